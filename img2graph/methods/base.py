@@ -1,0 +1,57 @@
+"""What every method offers, and how one is built from a config.
+
+A method is a set of pure functions. The training loop, evaluation and prediction
+know a method by these functions only, never by its name.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """Pure functions of one method; images are `[B, H, W, C]` float32 in [0, 1].
+
+  Attributes:
+    init: `(key, batch) -> variables`, a dict with 'params' (trained) and any other
+      collections (for example 'batch_stats').
+    loss: `(variables, batch, key, step) -> (scalar, aux)`. `batch['image']` is the
+      input; `batch.get('target')` what the drawing is compared with, when it differs.
+      `aux['metrics']` is `{name: scalar}`; `aux['collections']` holds the updated
+      collections other than 'params' (an empty dict if there are none).
+    predict: `(variables, images) -> Graph`.
+    reconstruct: `(variables, images) -> {'graph': Graph, 'drawing': [B, H, W, 1],
+      ...}` for panels; may hold further images, such as 'refined' or 'input'.
+    refine: `(variables, images, graph, num_steps) -> Graph`: test-time fitting of the
+      graph to the images through the renderer; None if a method has none.
+    sides: image sides in pixels that `predict` takes, ascending; prediction resizes
+      to the first that is not smaller than the image, or to the last.
+  """
+
+  init: Callable[..., Any]
+  loss: Callable[..., Any]
+  predict: Callable[..., Any]
+  reconstruct: Callable[..., Any]
+  refine: Callable[..., Any] | None = None
+  sides: tuple[int, ...] = (64,)
+
+
+def build(name, **options):
+  """The method of `img2graph/methods/<name>.py`, from that module's `build`.
+
+  Args:
+    name: module name, for example 'image_graph_image'.
+    **options: the rest of `config.method`, and `train_steps`, `precision`.
+
+  Raises:
+    ValueError: there is no method of that name, or an option is wrong.
+  """
+  try:
+    module = importlib.import_module(f'img2graph.methods.{name}')
+  except ModuleNotFoundError as error:
+    if error.name != f'img2graph.methods.{name}':
+      raise
+    raise ValueError(f'there is no method named {name!r}.') from None
+  return module.build(**options)

@@ -1,0 +1,13 @@
+"""Settings that every test shares."""
+
+import hypothesis
+import jax
+
+# Four simulated devices, so that sharding is tested everywhere.
+jax.config.update('jax_num_cpu_devices', 4)
+# A silent broadcast between ranks has hidden more than one bug.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# The first call of a jitted function compiles, which no deadline allows for.
+hypothesis.settings.register_profile('img2graph', deadline=None, max_examples=25)
+hypothesis.settings.load_profile('img2graph')
