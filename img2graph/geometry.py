@@ -54,7 +54,7 @@ def pairs_to_matrix(values, num_nodes):
   senders, receivers = node_pairs(num_nodes)
   if values.shape[-1] != len(senders):
     raise ValueError(
-        f'{num_nodes} nodes have {len(senders)} pairs; got {values.shape[-1]} values.'
+      f'{num_nodes} nodes have {len(senders)} pairs; got {values.shape[-1]} values.'
     )
   # A gather from the values with one zero behind them: scatters are slow on TPUs.
   index = np.full((num_nodes, num_nodes), len(senders), np.int32)

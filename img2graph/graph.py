@@ -8,7 +8,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
 
 @jax.tree_util.register_dataclass
