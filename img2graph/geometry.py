@@ -32,12 +32,17 @@ def to_pixels(nodes, height, width):
   Returns:
     `[..., 2]` (x, y) in [0, W] x [0, H]; the first pixel's centre is (0.5, 0.5).
   """
-  return (nodes + 1) / 2 * np.array([width, height], np.float32)
+  return (nodes + 1) / 2 * _last_axis(nodes, [width, height])
 
 
 def from_pixels(nodes_px, height, width):
   """Inverse of `to_pixels`: `[..., 2]` pixels to coordinates in [-1, 1]."""
-  return nodes_px * np.array([2 / width, 2 / height], np.float32) - 1
+  return nodes_px / _last_axis(nodes_px, [width, height]) * 2 - 1
+
+
+def _last_axis(like, values):
+  """Values as `[1, ..., 1, 2]` float32, the rank of `like`: no rank is promoted."""
+  return np.array(values, np.float32).reshape((1,) * (np.ndim(like) - 1) + (2,))
 
 
 def node_pairs(num_nodes):
