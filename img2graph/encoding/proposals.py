@@ -1,0 +1,137 @@
+"""Nodes as proposals: one corner heat-map with offsets, and the best N of it.
+
+One map serves all nodes, so the number of nodes that come out is a limit and not a
+number of specialised channels: the same weights work at every capacity. Positions are
+(x, y) in [-1, 1]; `h w` is the grid of cells.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from img2graph import geometry
+
+
+class ProposalNet(nn.Module):
+  """Image to corner logits and positions, one proposal for each cell.
+
+  Attributes:
+    width: channels of the trunk.
+    blocks: residual 3x3 convolutions.
+    cell: pixels of a cell's side; the image side must be a multiple of it.
+    offset_range: how far, in cells, a proposal may lie from its cell's centre.
+    initial_bias: bias of the corner logit at the start; > 0 so that nodes exist at
+      first and can be drawn, otherwise nothing has a gradient.
+    dtype: of the activations of the trunk; the head is always float32.
+  """
+
+  width: int = 32
+  blocks: int = 4
+  cell: int = 4
+  offset_range: float = 2.0
+  initial_bias: float = 1.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images):
+    """`[B, S, S, 1]` -> (logits `[B, h*w]`, positions `[B, h*w, 2]`)."""
+    batch, side = images.shape[:2]
+    if side % self.cell:
+      raise ValueError(f'side {side} is not a multiple of the cell ({self.cell} px).')
+    grid = side // self.cell
+    x = images.reshape(batch, grid, self.cell, grid, self.cell, images.shape[-1])
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid, grid, -1)
+    x = x.astype(self.dtype)
+    x = nn.relu(nn.Conv(self.width, (3, 3), dtype=self.dtype, name='stem')(x))
+    for k in range(self.blocks):
+      y = nn.Conv(self.width, (3, 3), dtype=self.dtype, name=f'block_{k}')(x)
+      x = x + nn.relu(y)
+    x = nn.RMSNorm(dtype=jnp.float32, name='norm')(x.astype(jnp.float32))
+    head = nn.Dense(3, name='head')(x).reshape(batch, grid * grid, 3)
+    logits = head[..., 0] + self.initial_bias
+    centres = jnp.asarray(geometry.pixel_centres(grid, grid)).reshape(1, -1, 2)
+    positions = centres + self.offset_range * (2 / grid) * jnp.tanh(head[..., 1:])
+    return logits, positions
+
+
+def select(scores, positions, *, num_nodes, min_distance):
+  """The best `num_nodes` proposals, greedily, none too near to a better one.
+
+  Args:
+    scores: `[B, C]` float, the higher the better.
+    positions: `[B, C, 2]` float, decoded positions in [-1, 1].
+    num_nodes: how many to take; when fewer are far enough apart, the rest repeats
+      suppressed proposals and `valid` says so.
+    min_distance: suppression radius in [-1, 1] units.
+
+  Returns:
+    indices `[B, num_nodes]` int32 and valid `[B, num_nodes]` bool.
+  """
+  lowest = jnp.finfo(scores.dtype).min
+
+  def pick(scores, _):
+    best = jnp.argmax(scores, axis=-1)  # [B]
+    valid = jnp.take_along_axis(scores, best[:, None], axis=1)[:, 0] > lowest
+    chosen = jnp.take_along_axis(positions, best[:, None, None], axis=1)  # [B, 1, 2]
+    near = ((positions - chosen) ** 2).sum(-1) < min_distance**2
+    here = jnp.arange(scores.shape[1])[None] == best[:, None]
+    return jnp.where(near | here, lowest, scores), (best.astype(jnp.int32), valid)
+
+  _, (indices, valid) = jax.lax.scan(pick, scores, None, length=num_nodes)
+  return indices.T, valid.T
+
+
+class NodeSet(NamedTuple):
+  """What a node head finds.
+
+  Attributes:
+    positions: `[B, N, 2]` float32, (x, y) in [-1, 1].
+    prob: `[B, N]` float32 in [0, 1], probability that the node exists.
+    attention: `[B, h, w, N]` normalised maps, or None when a head has none.
+  """
+
+  positions: Any
+  prob: Any
+  attention: Any = None
+
+
+class ProposalNodes(nn.Module):
+  """The node head made of `ProposalNet` and `select`.
+
+  Attributes:
+    net: a `ProposalNet`.
+    capacity: number of nodes N.
+    min_distance: suppression radius, pixels of the image that `net` sees.
+    noise: scale of the Gumbel noise that explores proposals in training.
+    noise_until: fraction of training at which that noise has fallen to zero.
+  """
+
+  net: nn.Module
+  capacity: int = 8
+  min_distance: float = 5.0
+  noise: float = 1.0
+  noise_until: float = 0.7
+
+  def __call__(self, images, *, progress, train):
+    """`[B, S, S, 1]`, training progress in [0, 1] -> `NodeSet`.
+
+    Needs the random stream 'explore' when `train` is set.
+    """
+    logits, positions = self.net(images)
+    scores = jax.lax.stop_gradient(logits)
+    if train and self.noise:
+      scale = self.noise * jnp.clip(1 - progress / self.noise_until, 0, 1)
+      key = self.make_rng('explore')
+      scores = scores + scale * jax.random.gumbel(key, scores.shape, jnp.float32)
+    indices, valid = select(
+      scores,
+      jax.lax.stop_gradient(positions),
+      num_nodes=self.capacity,
+      min_distance=2 * self.min_distance / images.shape[1],
+    )
+    chosen = jnp.take_along_axis(positions, indices[..., None], axis=1)
+    prob = jax.nn.sigmoid(jnp.take_along_axis(logits, indices, axis=1)) * valid
+    return NodeSet(chosen, prob)

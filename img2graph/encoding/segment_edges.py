@@ -1,0 +1,109 @@
+"""Edge evidence read from the image along the segment between two nodes.
+
+Letters: B batch, P node pairs, K samples along, A samples across.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sample_bilinear(images, points):
+  """Bilinear samples of images at points; paper (zero) lies beyond the border.
+
+  Args:
+    images: `[B, H, W]` float.
+    points: `[B, ..., 2]` float, (x, y) in [-1, 1]; -1 and 1 are the outer edges.
+
+  Returns:
+    `[B, ...]` float.
+  """
+  batch, height, width = images.shape
+  x = (points[..., 0] + 1) * (width / 2) - 0.5
+  y = (points[..., 1] + 1) * (height / 2) - 0.5
+  # One pixel of paper around the image, so that no corner needs a mask of its own.
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1))).reshape(batch, -1)
+  x = jnp.clip(x, -1, width) + 1
+  y = jnp.clip(y, -1, height) + 1
+  left = jnp.clip(jnp.floor(x), 0, width)
+  top = jnp.clip(jnp.floor(y), 0, height)
+  fx, fy = x - left, y - top
+  index = top.astype(jnp.int32) * (width + 2) + left.astype(jnp.int32)
+
+  def gather(offset):
+    flat = (index + offset).reshape(batch, -1)
+    return jnp.take_along_axis(padded, flat, axis=1).reshape(index.shape)
+
+  upper = gather(0) * (1 - fx) + gather(1) * fx
+  lower = gather(width + 2) * (1 - fx) + gather(width + 3) * fx
+  return upper * (1 - fy) + lower * fy
+
+
+def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
+  """Image values on a small grid laid along each segment.
+
+  Args:
+    images: `[B, S, S, 1]` float.
+    start: `[B, P, 2]` float in [-1, 1].
+    end: `[B, P, 2]` float in [-1, 1]; may equal `start`.
+    along: samples from start to end, both included.
+    across: samples perpendicular to the segment (odd: the middle one lies on it).
+    spread: distance in pixels of the outermost of these from the segment.
+
+  Returns:
+    `[B, P, along, across]` float.
+  """
+  side = images.shape[1]
+  edge = end - start
+  length = jnp.sqrt((edge**2).sum(-1, keepdims=True) + 1e-12)
+  normal = jnp.stack([-edge[..., 1], edge[..., 0]], axis=-1) / length
+  t = np.linspace(0, 1, along, dtype=np.float32)[None, None, :, None, None]
+  half = np.linspace(-1, 1, across, dtype=np.float32) if across > 1 else np.zeros(1)
+  offsets = (half * spread * 2 / side).astype(np.float32)[None, None, None, :, None]
+  points = (
+    start[:, :, None, None]
+    + t * edge[:, :, None, None]
+    + offsets * normal[:, :, None, None]
+  )
+  return sample_bilinear(images[..., 0], points)
+
+
+class SegmentEdges(nn.Module):
+  """A small perceptron over the samples of each node pair.
+
+  Its output does not depend on the order of the two nodes.
+
+  Attributes:
+    along: samples from node to node.
+    across: samples across.
+    spread: reach across, in pixels.
+    hidden: width of the two hidden layers.
+  """
+
+  along: int = 16
+  across: int = 3
+  spread: float = 1.5
+  hidden: int = 32
+
+  @nn.compact
+  def __call__(self, images, start, end, *, train=False):
+    """(`[B, S, S, 1]`, `[B, P, 2]`, `[B, P, 2]`) -> logits `[B, P]`."""
+    del train  # The same in both.
+    # Positions must be moved by the drawing alone: a gradient through the reading
+    # would shift nodes to where the classifier is easily satisfied.
+    start, end = jax.lax.stop_gradient((start, end))
+    samples = segment_samples(
+      images,
+      start,
+      end,
+      along=self.along,
+      across=self.across,
+      spread=self.spread,
+    )
+    turned = samples[..., ::-1, ::-1]  # The same segment read from the other node.
+    both = jnp.stack([samples, turned], axis=2)  # [B, P, 2, K, A]
+    x = both.reshape(*both.shape[:3], -1)
+    x = nn.relu(nn.Dense(self.hidden, name='hidden_0')(x))
+    x = nn.relu(nn.Dense(self.hidden, name='hidden_1')(x))
+    return nn.Dense(1, name='logit')(x)[..., 0].mean(axis=-1)

@@ -1,0 +1,57 @@
+"""Tests of img2graph/encoding/segment_edges.py."""
+
+import jax
+import numpy as np
+import scipy.ndimage
+
+from img2graph.encoding import segment_edges
+
+
+def test_samples_are_those_of_another_interpolator():
+  rng = np.random.default_rng(0)
+  images = rng.random((2, 13, 17)).astype(np.float32)
+  points = rng.uniform(-1.3, 1.3, (2, 50, 2)).astype(np.float32)
+  actual = segment_edges.sample_bilinear(images, points)
+  for k in range(2):
+    rows = (points[k, :, 1] + 1) * 13 / 2 - 0.5
+    columns = (points[k, :, 0] + 1) * 17 / 2 - 0.5
+    padded = np.pad(images[k], 8)
+    expected = scipy.ndimage.map_coordinates(padded, [rows + 8, columns + 8], order=1)
+    np.testing.assert_allclose(actual[k], expected, atol=1e-5)
+
+
+def test_samples_lie_along_and_across_the_segment():
+  image = np.zeros((1, 64, 64, 1), np.float32)
+  image[0, 32, 10:50] = 1  # Row 32 has its centre at y = 1/64.
+  start = np.array([[[2 * 10.5 / 64 - 1, 1 / 64]]], np.float32)
+  end = np.array([[[2 * 49.5 / 64 - 1, 1 / 64]]], np.float32)
+  samples = segment_edges.segment_samples(image, start, end, spread=1.0)
+  assert samples.shape == (1, 1, 16, 3)
+  np.testing.assert_allclose(samples[0, 0, :, 1], 1, atol=1e-5)
+  np.testing.assert_allclose(samples[0, 0, :, ::2], 0, atol=1e-5)
+
+
+def test_the_order_of_the_nodes_does_not_matter():
+  rng = np.random.default_rng(0)
+  images = rng.random((2, 32, 32, 1)).astype(np.float32)
+  start, end = rng.uniform(-1, 1, (2, 2, 5, 2)).astype(np.float32)
+  net = segment_edges.SegmentEdges()
+  variables = net.init(jax.random.key(0), images, start, end)
+  forward = net.apply(variables, images, start, end)
+  backward = net.apply(variables, images, end, start)
+  np.testing.assert_allclose(forward, backward, atol=1e-5)
+
+
+def test_coincident_nodes_and_gradients_are_finite_and_positions_get_none():
+  images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+  start = np.zeros((1, 2, 2), np.float32)
+  end = np.array([[[0, 0], [0.5, 0.5]]], np.float32)
+  net = segment_edges.SegmentEdges()
+  variables = net.init(jax.random.key(0), images, start, end)
+
+  def total(variables, start):
+    return net.apply(variables, images, start, end).sum()
+
+  by_weights, by_start = jax.grad(total, argnums=(0, 1))(variables, start)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(by_weights))
+  np.testing.assert_array_equal(by_start, 0)
