@@ -1,0 +1,85 @@
+"""Drawing of generated strokes: straight pieces with a soft or hard border.
+
+Made for data, not for learning: no gradients, but fast, since the distance field of
+all pieces is one running minimum per pixel. The learned renderer is another part
+(`img2graph.rendering`), so that data and model cannot share a mistake.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def distance(start_px, end_px, *, height, width):
+  """Distance from every pixel's centre to the nearest piece.
+
+  Args:
+    start_px: `[E, 2]` float, (x, y) in pixels, (0, 0) the outer corner of the first
+      pixel. A piece may repeat, which is how absent pieces are padded.
+    end_px: `[E, 2]` float, the other end; may equal `start_px`, then it is a point.
+    height: image height in pixels.
+    width: image width in pixels.
+
+  Returns:
+    `[H, W]` float32 >= 0, in pixels.
+  """
+  edge = end_px - start_px  # [E, 2]
+  length_sq = jnp.maximum(jnp.sum(edge**2, axis=-1), 1e-12)
+  x = np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5)  # [1, W]
+  y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)  # [H, 1]
+
+  def one(e):
+    px, py = x - start_px[e, 0], y - start_px[e, 1]
+    along = (px * edge[e, 0] + py * edge[e, 1]) / length_sq[e]
+    along = jnp.clip(along, 0, 1)
+    return (px - along * edge[e, 0]) ** 2 + (py - along * edge[e, 1]) ** 2
+
+  # Unrolled, so that the compiler fuses all pieces into one pass over the pixels.
+  distances = [one(e) for e in range(start_px.shape[0])]
+  return jnp.sqrt(functools.reduce(jnp.minimum, distances))
+
+
+def line_ink(distance_px, line_width, aliased):
+  """Ink of a line: 1 inside, with a border one pixel wide, or none when aliased.
+
+  Args:
+    distance_px: `[H, W]` float, distance to the middle of the line in pixels.
+    line_width: [] float > 0, width of the line in pixels.
+    aliased: [] bool: pixels are all ink or all paper; lines stay at least one pixel
+      wide, so that thin ones do not fall apart.
+
+  Returns:
+    `[H, W]` float32 in [0, 1].
+  """
+  soft = jnp.clip(line_width / 2 + 0.5 - distance_px, 0, 1)
+  hard = (distance_px <= jnp.maximum(line_width / 2, 0.5)).astype(jnp.float32)
+  return jnp.where(aliased, hard, soft)
+
+
+def pick(uniform, bounds):
+  """Maps a uniform [] number in [0, 1) to (lo, hi); a plain number stays as it is."""
+  lo, hi = bounds
+  return lo + (hi - lo) * uniform
+
+
+def as_range(name, value, *, lowest=None, highest=None):
+  """A number or a pair (lo, hi) as a pair of floats.
+
+  Raises:
+    ValueError: neither a number nor an ordered pair, or outside [lowest, highest].
+  """
+  pair = (value, value) if np.isscalar(value) else tuple(value)
+  if len(pair) != 2 or not all(np.isfinite(v) for v in pair) or pair[0] > pair[1]:
+    raise ValueError(f'{name} must be a number or (low, high); got {value!r}.')
+  if lowest is not None and pair[0] < lowest:
+    raise ValueError(f'{name} must be at least {lowest}; got {value!r}.')
+  if highest is not None and pair[1] > highest:
+    raise ValueError(f'{name} must be at most {highest}; got {value!r}.')
+  return float(pair[0]), float(pair[1])
+
+
+def add_noise(key, image, sd):
+  """Gaussian noise of standard deviation `sd` ([] float), clipped to [0, 1]."""
+  return jnp.clip(image + sd * jax.random.normal(key, image.shape), 0, 1)

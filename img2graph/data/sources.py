@@ -1,0 +1,69 @@
+"""What a source of training images offers, whatever it reads or draws.
+
+A batch is a dict of arrays: 'image' `[B, H, W, 1]` float32 in [0, 1] with ink 1;
+optionally 'target' `[B, H, W, 1]`, what the drawing is compared with when it differs
+from the image; optionally 'graph', the true `Graph`, which only evaluation may see.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceSource:
+  """Images drawn on the device, inside the jitted training step.
+
+  Attributes:
+    sample: `(key, batch_size) -> batch`, pure and jittable. Example i depends on
+      `jax.random.split(key, batch_size)[i]` alone, so the numbers are the same for
+      any number of devices.
+    side: height and width of the images in pixels.
+  """
+
+  sample: Callable[..., Any]
+  side: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSource:
+  """Images read or decoded on the host.
+
+  Attributes:
+    iterate: `(*, seed, batch_size, process_index=0, process_count=1) -> iterator` over
+      numpy batches, without end. `batch_size` is that of all processes together; each
+      process gets its own `batch_size // process_count` examples. The iterator has
+      `get_state() -> bytes` and `set_state(bytes)`; after `set_state` it goes on with
+      exactly the batches that followed `get_state`.
+    side: height and width of the images in pixels.
+    size: number of examples in one epoch, over all processes.
+  """
+
+  iterate: Callable[..., Any]
+  side: int
+  size: int
+
+
+def from_sampler(sample, *, side=64, **options):
+  """A `DeviceSource` of `sample(key, batch_size, *, side, **options) -> batch`.
+
+  Raises:
+    ValueError: `sample` refuses an option; it is traced once to find out now and not
+      in the training step.
+  """
+  draw = functools.partial(sample, side=side, **options)
+  jax.eval_shape(lambda key: draw(key, 1), jax.random.key(0))
+  return DeviceSource(sample=draw, side=side)
+
+
+def local_batch_size(batch_size, process_count):
+  """Examples per process of a global batch; raises ValueError if it does not divide."""
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size must be a positive multiple of the number of processes '
+      f'({process_count}); got {batch_size}.'
+    )
+  return batch_size // process_count
