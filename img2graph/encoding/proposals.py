@@ -6,7 +6,6 @@ number of specialised channels: the same weights work at every capacity. Positio
 """
 
 from typing import Any
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -82,56 +81,3 @@ def select(scores, positions, *, num_nodes, min_distance):
 
   _, (indices, valid) = jax.lax.scan(pick, scores, None, length=num_nodes)
   return indices.T, valid.T
-
-
-class NodeSet(NamedTuple):
-  """What a node head finds.
-
-  Attributes:
-    positions: `[B, N, 2]` float32, (x, y) in [-1, 1].
-    prob: `[B, N]` float32 in [0, 1], probability that the node exists.
-    attention: `[B, h, w, N]` normalised maps, or None when a head has none.
-  """
-
-  positions: Any
-  prob: Any
-  attention: Any = None
-
-
-class ProposalNodes(nn.Module):
-  """The node head made of `ProposalNet` and `select`.
-
-  Attributes:
-    net: a `ProposalNet`.
-    capacity: number of nodes N.
-    min_distance: suppression radius, pixels of the image that `net` sees.
-    noise: scale of the Gumbel noise that explores proposals in training.
-    noise_until: fraction of training at which that noise has fallen to zero.
-  """
-
-  net: nn.Module
-  capacity: int = 8
-  min_distance: float = 5.0
-  noise: float = 1.0
-  noise_until: float = 0.7
-
-  def __call__(self, images, *, progress, train):
-    """`[B, S, S, 1]`, training progress in [0, 1] -> `NodeSet`.
-
-    Needs the random stream 'explore' when `train` is set.
-    """
-    logits, positions = self.net(images)
-    scores = jax.lax.stop_gradient(logits)
-    if train and self.noise:
-      scale = self.noise * jnp.clip(1 - progress / self.noise_until, 0, 1)
-      key = self.make_rng('explore')
-      scores = scores + scale * jax.random.gumbel(key, scores.shape, jnp.float32)
-    indices, valid = select(
-      scores,
-      jax.lax.stop_gradient(positions),
-      num_nodes=self.capacity,
-      min_distance=2 * self.min_distance / images.shape[1],
-    )
-    chosen = jnp.take_along_axis(positions, indices[..., None], axis=1)
-    prob = jax.nn.sigmoid(jnp.take_along_axis(logits, indices, axis=1)) * valid
-    return NodeSet(chosen, prob)

@@ -47,48 +47,6 @@ def test_what_is_chosen_keeps_its_distance():
     assert gaps[np.triu_indices(len(chosen), 1)].min() >= 0.3
 
 
-def _head(capacity, **options):
-  net = proposals.ProposalNet(width=8, blocks=1)
-  return proposals.ProposalNodes(net=net, capacity=capacity, **options)
-
-
-def test_capacity_is_a_limit_and_not_a_parameter():
-  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-  variables = _head(8).init(jax.random.key(0), images, progress=1.0, train=False)
-  wide = _head(8).apply(variables, images, progress=1.0, train=False)
-  small = _head(3).apply(variables, images, progress=1.0, train=False)
-  np.testing.assert_array_equal(wide.positions[:, :3], small.positions)
-  np.testing.assert_array_equal(wide.prob[:, :3], small.prob)
-
-
-def test_noise_explores_early_and_falls_silent():
-  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-  head = _head(4, noise=5.0, noise_until=0.7)
-  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
-
-  def run(progress, train):
-    keys = {'explore': jax.random.key(1)}
-    return head.apply(variables, images, progress=progress, train=train, rngs=keys)
-
-  quiet = run(1.0, False).positions
-  np.testing.assert_array_equal(run(0.7, True).positions, quiet)
-  assert np.abs(run(0.0, True).positions - quiet).max() > 0.1
-
-
-def test_positions_and_existence_have_gradients():
-  images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
-  head = _head(4)
-  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
-
-  def total(variables):
-    nodes = head.apply(variables, images, progress=1.0, train=False)
-    return nodes.positions.sum() + nodes.prob.sum()
-
-  gradient = jax.grad(total)(variables)['params']['net']['head']['kernel']
-  assert np.isfinite(gradient).all()
-  assert (np.abs(gradient).max(axis=0) > 0).all()
-
-
 def test_a_cell_that_does_not_divide_the_side_is_refused():
   with pytest.raises(ValueError, match='multiple of the cell'):
     proposals.ProposalNet().init(jax.random.key(0), np.zeros((1, 30, 30, 1)))

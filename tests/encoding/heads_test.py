@@ -1,0 +1,100 @@
+"""Tests of img2graph/encoding/heads.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from img2graph.encoding import backbones
+from img2graph.encoding import heads
+from img2graph.encoding import proposals
+from img2graph.encoding import roi_edges
+
+
+def _head(capacity, **options):
+  net = proposals.ProposalNet(width=8, blocks=1)
+  return heads.ProposalNodes(net=net, capacity=capacity, **options)
+
+
+def test_capacity_is_a_limit_and_not_a_parameter():
+  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+  variables = _head(8).init(jax.random.key(0), images, progress=1.0, train=False)
+  wide = _head(8).apply(variables, images, progress=1.0, train=False)
+  small = _head(3).apply(variables, images, progress=1.0, train=False)
+  np.testing.assert_array_equal(wide.positions[:, :3], small.positions)
+  np.testing.assert_array_equal(wide.prob[:, :3], small.prob)
+
+
+def test_noise_explores_early_and_falls_silent():
+  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+  head = _head(4, noise=5.0, noise_until=0.7)
+  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
+
+  def run(progress, train):
+    keys = {'explore': jax.random.key(1)}
+    return head.apply(variables, images, progress=progress, train=train, rngs=keys)
+
+  quiet = run(1.0, False).positions
+  np.testing.assert_array_equal(run(0.7, True).positions, quiet)
+  assert np.abs(run(0.0, True).positions - quiet).max() > 0.1
+
+
+def test_positions_and_existence_have_gradients():
+  images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+  head = _head(4)
+  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
+
+  def total(variables):
+    nodes = head.apply(variables, images, progress=1.0, train=False)
+    return nodes.positions.sum() + nodes.prob.sum()
+
+  gradient = jax.grad(total)(variables)['params']['net']['head']['kernel']
+  assert np.isfinite(gradient).all()
+  assert (np.abs(gradient).max(axis=0) > 0).all()
+
+
+def _attention_head(num_nodes=3):
+  backbone = backbones.PaperBackbone(
+    num_maps=num_nodes,
+    stem_features=4,
+    stem_kernel=3,
+    block_features=(8, 8),
+    block_depths=(1, 1),
+    head_features=4,
+  )
+  return heads.AttentionNodes(backbone=backbone)
+
+
+def test_attention_nodes_all_exist_and_lie_at_the_mean_of_their_map():
+  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+  head = _attention_head()
+  variables = head.init(jax.random.key(0), images, progress=0.0, train=False)
+  nodes = head.apply(variables, images, progress=0.0, train=False)
+  assert nodes.positions.shape == (2, 3, 2)
+  np.testing.assert_array_equal(nodes.prob, 1)
+  np.testing.assert_allclose(nodes.attention.max(axis=(1, 2)), 1, rtol=1e-6)
+  weights = nodes.attention / nodes.attention.sum(axis=(1, 2), keepdims=True)
+  x = (2 * np.arange(8) + 1) / 8 - 1
+  expected = np.stack(
+    [(weights.sum(1) * x[None, :, None]).sum(1), (weights.sum(2) * x[:, None]).sum(1)],
+    axis=-1,
+  )
+  np.testing.assert_allclose(nodes.positions, expected, atol=1e-5)
+
+
+def test_roi_edges_pass_gradients_to_positions_only_when_asked():
+  images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+  start = np.array([[[-0.5, -0.4], [0.2, 0.2]]], np.float32)
+  end = np.array([[[0.3, 0.5], [0.2, 0.2]]], np.float32)
+  for learn in (False, True):
+    head = heads.RoiEdges(
+      classifier=roi_edges.RoiEdgeClassifier(features=(4, 4), hidden=8),
+      learn_boxes=learn,
+    )
+    variables = head.init(jax.random.key(0), images, start, end, train=False)
+
+    def total(start, head=head, variables=variables):
+      return head.apply(variables, images, start, end, train=False).sum()
+
+    gradient = jax.grad(total)(jnp.asarray(start))
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient).max() > 0) == learn
