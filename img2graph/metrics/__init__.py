@@ -1,0 +1,8 @@
+"""Scores of predicted graphs, each with its exact definition on top of its file."""
+
+from img2graph.metrics.triplets import THRESHOLDS
+from img2graph.metrics.triplets import combine
+from img2graph.metrics.triplets import score_graph
+from img2graph.metrics.triplets import score_graphs
+
+__all__ = ['THRESHOLDS', 'combine', 'score_graph', 'score_graphs']
