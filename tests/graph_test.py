@@ -18,12 +18,12 @@ SEEDS = st.integers(0, 2**32 - 1)
 OPTIONS = (
   dict(threshold=0.5, merge_radius=0.02),
   dict(threshold=0.3, merge_radius=0.3),
-  dict(threshold=0.1, merge_radius=0.1, contract_angle=60.0),
-  dict(threshold=0.1, merge_radius=0.2, contract_angle=170.0, contract_distance=0.2),
+  dict(threshold=0.3, merge_radius=0.1, contract_angle=90.0),
+  dict(threshold=0.3, merge_radius=0.1, contract_angle=170.0, contract_distance=0.4),
 )
 
 
-def random_graph(seed, batch=(), capacity=9, sparsity=3.0):
+def random_graph(seed, batch=(), capacity=10, sparsity=6.0):
   """Nodes in the square, some of them close together; probabilities in [0, 1]."""
   rng = np.random.default_rng(seed)
   nodes = rng.uniform(-1, 1, (*batch, capacity, 2))
