@@ -1,0 +1,54 @@
+"""From the coarse drawing to the look of the images: the refinement network.
+
+Lu and Dubbelman, section 3.2.2: three 3x3 convolutions, 16 channels in between, PReLU
+between every two. It changes style (line width, softness, brightness), not structure:
+its receptive field is 7 x 7 pixels.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+# Each maps the last layer's values to the image; see `RefinementNet.output`.
+_OUTPUTS = {
+  'linear': lambda x: x,
+  'clip': lambda x: jnp.clip(x, 0, 1),
+  'sigmoid': nn.sigmoid,
+}
+
+
+class RefinementNet(nn.Module):
+  """Coarse drawing to refined image, `[B, H, W, C]` to `[B, H, W, out_features]`.
+
+  The result is float32 whatever `dtype` is.
+
+  Attributes:
+    features: channels between the convolutions (the paper: 16).
+    out_features: channels of the refined image.
+    output: what follows the last convolution, which the paper does not say. 'linear'
+      (nothing) starts with exactly 0, paper, on an empty part of the canvas, and
+      leaves the range to the loss; values may lie outside [0, 1]. 'clip' limits them
+      but stops the gradient of a pixel that left the range. 'sigmoid' has a gradient
+      everywhere but starts with a grey 0.5 on an empty canvas.
+    dtype: of the activations; parameters are float32.
+  """
+
+  features: int = 16
+  out_features: int = 1
+  output: str = 'linear'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, drawing):
+    if self.output not in _OUTPUTS:
+      raise ValueError(
+        f'output must be one of {sorted(_OUTPUTS)}; got {self.output!r}.'
+      )
+    x = drawing
+    for layer in range(2):
+      x = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f'conv{layer}')(x)
+      # One slope per layer, 0.25 at first: the usual PReLU.
+      x = nn.PReLU(negative_slope_init=0.25, name=f'prelu{layer}')(x)
+    x = nn.Conv(self.out_features, (3, 3), dtype=self.dtype, name='conv2')(x)
+    return _OUTPUTS[self.output](x.astype(jnp.float32))

@@ -1,0 +1,89 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+
+from img2graph.rendering import refinement
+
+
+def _drawing(seed, shape=(2, 9, 12, 1)):
+  return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def test_network_matches_scipy():
+  model = refinement.RefinementNet(features=3)
+  drawing = _drawing(0)
+  variables = model.init(jax.random.key(0), drawing)
+  rng = np.random.default_rng(1)
+  # Biases and slopes that differ from their first values, so that they count.
+  variables = jax.tree.map(
+    lambda x: x + 0.2 * rng.normal(size=x.shape).astype('f'), variables
+  )
+  params = variables['params']
+  actual = model.apply(variables, drawing)
+  chex.assert_shape(actual, (2, 9, 12, 1))
+  for b in range(2):
+    channels = [drawing[b, :, :, 0].astype(np.float64)]
+    for layer in range(3):
+      kernel = np.asarray(params[f'conv{layer}']['kernel'], np.float64)
+      channels = [
+        sum(
+          scipy.signal.correlate2d(x, kernel[:, :, i, o], mode='same')
+          for i, x in enumerate(channels)
+        )
+        + params[f'conv{layer}']['bias'][o]
+        for o in range(kernel.shape[-1])
+      ]
+      if layer < 2:
+        slope = float(params[f'prelu{layer}']['negative_slope'])
+        channels = [np.where(x > 0, x, slope * x) for x in channels]
+    np.testing.assert_allclose(actual[b, :, :, 0], channels[0], atol=1e-4)
+
+
+def test_default_width_is_the_papers():
+  params = refinement.RefinementNet().init(jax.random.key(0), _drawing(2))['params']
+  kernels = [params[f'conv{i}']['kernel'].shape for i in range(3)]
+  assert kernels == [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 1)]
+
+
+@pytest.mark.parametrize(
+  ('output', 'expected'),
+  [
+    ('linear', lambda x: x),
+    ('clip', lambda x: np.clip(x, 0, 1)),
+    ('sigmoid', lambda x: 1 / (1 + np.exp(-x))),
+  ],
+)
+def test_output_activation_is_applied_last(output, expected):
+  drawing = 3 * _drawing(3)
+  model = refinement.RefinementNet()
+  variables = model.init(jax.random.key(1), drawing)
+  linear = np.asarray(model.apply(variables, drawing))
+  actual = model.clone(output=output).apply(variables, drawing)
+  np.testing.assert_allclose(actual, expected(linear), atol=1e-5)
+
+
+def test_empty_canvas_stays_empty_at_first_and_a_mark_reaches_three_pixels():
+  drawing = np.zeros((1, 15, 15, 1), np.float32)
+  model = refinement.RefinementNet()
+  variables = model.init(jax.random.key(0), drawing)
+  np.testing.assert_array_equal(model.apply(variables, drawing), 0)
+  drawing[0, 7, 7] = 1
+  changed = np.asarray(model.apply(variables, drawing))[0, :, :, 0] != 0
+  expected = np.zeros((15, 15), bool)
+  expected[4:11, 4:11] = True
+  np.testing.assert_array_equal(changed, expected)
+
+
+def test_bfloat16_activations_keep_float32_parameters_and_image():
+  model = refinement.RefinementNet(dtype=jnp.bfloat16)
+  variables = model.init(jax.random.key(0), _drawing(4))
+  for leaf in jax.tree.leaves((variables, model.apply(variables, _drawing(4)))):
+    assert leaf.dtype == jnp.float32
+
+
+def test_unknown_output_is_named():
+  with pytest.raises(ValueError, match="got 'tanh'"):
+    refinement.RefinementNet(output='tanh').init(jax.random.key(0), _drawing(5))
