@@ -1,0 +1,128 @@
+"""Devices and processes: data parallel over one mesh axis, `data`.
+
+The state is replicated, the batch is sharded over its leading axis, and the step is
+one jitted program for all devices of all processes.
+"""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+
+def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=False):
+  """Joins the processes of one run; call it before anything asks for devices.
+
+  Args:
+    coordinator: 'host:port' of process 0, the same for every process.
+    num_processes: how many processes there are.
+    process_id: which one this is, from 0.
+    detect: take all three from the cluster that jax detects (Slurm, Open MPI,
+      Kubernetes, Cloud TPU).
+
+  Raises:
+    ValueError: some of the three are given and others not, or no cluster is found.
+  """
+  given = [v is not None for v in (coordinator, num_processes, process_id)]
+  if not any(given) and not detect:
+    return
+  if any(given) and not all(given):
+    raise ValueError(
+      'coordinator, num_processes and process_id go together; got '
+      f'{coordinator}, {num_processes} and {process_id}.'
+    )
+  if all(given) and not 0 <= process_id < num_processes:
+    raise ValueError(
+      f'process_id must be at least 0 and less than num_processes ({num_processes}); '
+      f'got {process_id}.'
+    )
+  # Only the CPU asks; GPUs and TPUs have collectives of their own.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except ValueError as error:
+    if not detect:
+      raise
+    raise ValueError(
+      'no cluster was detected; name coordinator, num_processes and process_id.'
+    ) from error
+
+
+def make_mesh():
+  """The mesh of all devices of all processes, with the axis 'data'."""
+  # make_mesh defaults to Explicit axes, which want a sharding at every operation.
+  return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh):
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh):
+  """The sharding of a batch: its leading axis is split over all devices."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def check_batch_size(batch_size):
+  """Raises ValueError unless the batch can be split over all devices evenly."""
+  devices, processes = jax.device_count(), jax.process_count()
+  if batch_size < 1 or batch_size % devices:
+    count = str(devices)
+    if processes > 1:
+      count = f'{processes} processes x {jax.local_device_count()} = {devices}'
+    raise ValueError(
+      f'batch_size must be a positive multiple of the number of devices ({count}); '
+      f'got {batch_size}.'
+    )
+
+
+def global_batch(batch, sharding):
+  """One batch of all processes, from the part `[B / processes, ...]` of each."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+  )
+
+
+def is_first():
+  """Whether this process is the one that writes."""
+  return jax.process_index() == 0
+
+
+def barrier(name):
+  """Waits for all processes."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def all_equal(value):
+  """Whether a number is the same in all processes."""
+  if jax.process_count() == 1:
+    return True
+  return len(np.unique(multihost_utils.process_allgather(np.asarray(value)))) == 1
+
+
+def gather_bytes(data):
+  """The byte strings of all processes, a list in their order."""
+  if jax.process_count() == 1:
+    return [data]
+  lengths = multihost_utils.process_allgather(np.asarray(len(data)))
+  padded = np.zeros(int(lengths.max()), np.uint8)
+  padded[: len(data)] = np.frombuffer(data, np.uint8)
+  rows = multihost_utils.process_allgather(padded)
+  return [rows[i, :n].tobytes() for i, n in enumerate(lengths.tolist())]
+
+
+def stop_agreed(step, requested):
+  """Whether all processes stop after this step; call it at every step.
+
+  Args:
+    step: finished steps, the same in all processes.
+    requested: whether this process was asked to stop. With several processes jax's
+      own preemption service catches SIGTERM in any of them and names the step.
+  """
+  if jax.process_count() == 1:
+    return requested
+  return multihost_utils.reached_preemption_sync_point(step)

@@ -1,0 +1,81 @@
+"""What a run records beside its scores: code, versions and hardware."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+
+import img2graph
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def config_hash(config):
+  """A short hash of a config (nested dict of JSON values)."""
+  text = json.dumps(config, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code():
+  """The git commit of the code: `{'commit', 'dirty'}`.
+
+  'unknown' and None unless the package lies in a checkout that tracks it.
+  """
+  package = pathlib.Path(img2graph.__file__).resolve().parent
+
+  def git(*arguments):
+    command = ['git', '-C', str(package), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+  try:
+    # An environment inside someone else's checkout is not a checkout of this code.
+    git('ls-files', '--error-unmatch', '__init__.py')
+    top = git('rev-parse', '--show-toplevel')
+    return {
+      'commit': git('rev-parse', 'HEAD'),
+      'dirty': bool(git('status', '--porcelain', '--untracked-files=no', '--', top)),
+    }
+  except (OSError, subprocess.CalledProcessError):
+    return {'commit': 'unknown', 'dirty': None}
+
+
+def versions():
+  """Versions of Python, of this package and of those it stands on."""
+  found = {'python': platform.python_version(), 'img2graph': img2graph.__version__}
+  return found | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def hardware():
+  """Devices, processor and number of cores that this process may use."""
+  device = jax.devices()[0]
+  return {
+    'platform': device.platform,
+    'device_kind': device.device_kind,
+    'devices': jax.device_count(),
+    'processes': jax.process_count(),
+    'cpu_model': _cpu_model(),
+    'cores': _num_cores(),
+  }
+
+
+def _num_cores():
+  # Not every system tells which cores a process may use.
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count()
+
+
+def _cpu_model():
+  try:
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        return line.split(':', 1)[1].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()

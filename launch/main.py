@@ -1,0 +1,138 @@
+"""Trains or evaluates one config in one workdir.
+
+  python -m launch.main --config=configs/simple_shapes.py --workdir=DIR
+  python -m launch.main --config=configs/simple_shapes.py:128px --workdir=DIR \\
+      --config.train_steps=2000 --config.optim.lr=1e-3
+  python -m launch.main --config=... --workdir=DIR --mode=evaluate
+
+`FILE:VARIANT` names a variant of the config, and `--config.KEY=VALUE` changes a value.
+The same command goes on where a stopped or killed run was. Several processes join by
+--coordinator, --num_processes and --process_id, or by --distributed on a cluster that
+jax knows (Slurm, Open MPI, Kubernetes, Cloud TPU).
+
+Exit status: 0 done, or stopped by SIGTERM and saved; 2 a mistake in what was asked
+for; 3 the loss was not finite; 4 something could not be saved; 130 stopped by Ctrl-C
+and saved.
+"""
+
+import signal
+import sys
+import traceback
+
+from absl import flags
+from ml_collections import config_flags
+
+MODES = ('train_and_evaluate', 'train', 'evaluate')
+
+_DONE, _MISTAKE, _NOT_FINITE, _NOT_SAVED = 0, 2, 3, 4
+
+
+class FlagError(ValueError):
+  """The command line cannot be used; the message says why, in one sentence."""
+
+
+def parse(argv):
+  """The flags of a command line.
+
+  Args:
+    argv: with the program's name in front.
+
+  Returns:
+    `absl.flags.FlagValues`, whose `config` is a locked ConfigDict.
+
+  Raises:
+    FlagError: a flag, an override, a variant or a value is wrong.
+  """
+  # Flags of their own, not absl's global ones: a process may parse several lines.
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    'config', None, 'FILE[:VARIANT].', flag_values=values, sys_argv=list(argv)
+  )
+  options = dict(flag_values=values)
+  flags.DEFINE_string('workdir', None, 'Folder of the run.', **options)
+  flags.DEFINE_enum('mode', MODES[0], MODES, 'What to do.', **options)
+  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0.', **options)
+  flags.DEFINE_integer('num_processes', None, 'How many there are.', **options)
+  flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.', **options)
+  flags.DEFINE_bool('distributed', False, 'Join the cluster found.', **options)
+  flags.DEFINE_bool('traceback', False, 'Show where an error arose.', **options)
+  try:
+    rest = values(list(argv))[1:]
+  except Exception as error:  # A config file may raise anything.
+    raise FlagError(_explain(error, argv)) from error
+  if rest:
+    raise FlagError(f'there is an argument that is no flag: {rest[0]}.')
+  for name in ('config', 'workdir'):
+    if not values[name].value:
+      raise FlagError(f'--{name} is needed; --help tells more.')
+  try:
+    values.config.to_dict()
+  except OSError as error:
+    raise FlagError(_explain(error, argv)) from error
+  except AttributeError as error:
+    raise FlagError('get_config of --config did not return a ConfigDict.') from error
+  return values
+
+
+def _explain(error, argv):
+  """One sentence about an exception from parsing the flags."""
+  named = [a.split('=', 1)[1] for a in argv if a.startswith(('--config=', '-config='))]
+  place = named[-1] if named else '--config'
+  # absl and ml_collections wrap what a config file raises, with the whole traceback.
+  lines = [line for line in str(error).strip().splitlines() if line.strip()]
+  if isinstance(error, OSError):
+    return f'there is no config file {place.split(":")[0]} that can be read.'
+  if isinstance(error, KeyError) and ':' in place:
+    return f'the config has no variant {error.args[0]!r} ({place}).'
+  if isinstance(error, flags.Error):
+    text = lines[0] if len(lines) == 1 else lines[-1]
+    return f'{text.rstrip(".")}.'
+  if isinstance(error, AttributeError | KeyError):
+    return f'{" ".join(lines).rstrip(".")} (an override of {place}).'
+  return f'config {place} failed: {(lines or [type(error).__name__])[-1].rstrip(".")}.'
+
+
+def run(argv):
+  """Does what a command line says; returns the exit status."""
+  if any(a in ('--help', '-help', '-h', '-?', '--helpfull') for a in argv[1:]):
+    print(
+      __doc__ + f'\nModes: {", ".join(MODES)}. --traceback shows where an error arose.'
+    )
+    return _DONE
+  try:
+    values = parse(argv)
+  except FlagError as error:
+    print(error, file=sys.stderr)
+    return _MISTAKE
+  # After the flags: a mistake in them is told at once, without loading jax.
+  from img2graph.training import errors
+  from img2graph.training import loop
+  from img2graph.training import parallel
+
+  try:
+    with errors.user_errors():
+      parallel.initialize(
+        coordinator=values.coordinator,
+        num_processes=values.num_processes,
+        process_id=values.process_id,
+        detect=values.distributed,
+      )
+    if values.mode == 'evaluate':
+      results = loop.evaluate(values.config, values.workdir)
+    else:
+      with_scores = values.mode == 'train_and_evaluate'
+      results = loop.train(values.config, values.workdir, evaluate=with_scores)
+  except (errors.UserError, errors.NonFiniteError, errors.SaveError) as error:
+    if values.traceback:
+      traceback.print_exc()
+    print(error, file=sys.stderr)
+    if isinstance(error, errors.UserError):
+      return _MISTAKE
+    return _NOT_FINITE if isinstance(error, errors.NonFiniteError) else _NOT_SAVED
+  if results.get('interrupted') == signal.SIGINT:
+    return 130
+  return _DONE
+
+
+if __name__ == '__main__':
+  sys.exit(run(sys.argv))

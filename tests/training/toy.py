@@ -1,0 +1,182 @@
+"""A tiny method and tiny sources, for tests of training: steps take microseconds.
+
+Run as a program it is `launch.main` with these registered:
+  python tests/training/toy.py --config=tests/training/toy_config.py --workdir=DIR
+"""
+
+import pathlib
+import sys
+import types
+
+if __name__ == '__main__':
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from img2graph import data
+from img2graph import graph
+from img2graph.data import sources
+from img2graph.methods import base
+
+
+def build_method(*, train_steps, precision, capacity, width, nan_at=-1):
+  """A linear auto-encoder with noise and a running mean.
+
+  Args:
+    train_steps: as every method.
+    precision: as every method.
+    capacity: number of nodes of its (meaningless) graphs.
+    width: size of the code.
+    nan_at: step from which the loss is not a number; -1 for never.
+  """
+  del train_steps, precision
+  if width < 1:
+    raise ValueError(f'method.width must be positive; got {width}.')
+
+  def init(key, batch):
+    size = int(np.prod(batch['image'].shape[1:]))
+    first, second = jax.random.split(key)
+    params = {
+      'encoder': {'kernel': jax.random.normal(first, (size, width)) / size},
+      'decoder': {
+        'kernel': jax.random.normal(second, (width, size)) / width,
+        'bias': jnp.zeros(size),
+      },
+    }
+    return {'params': params, 'statistics': {'mean': jnp.zeros(size)}}
+
+  def reconstruct(variables, images):
+    params = variables['params']
+    flat = images.reshape(images.shape[0], -1)
+    code = flat @ params['encoder']['kernel']
+    flat = code @ params['decoder']['kernel'] + params['decoder']['bias'][None]
+    return {
+      'graph': predict(variables, images),
+      'drawing': flat.reshape(images.shape),
+    }
+
+  def loss(variables, batch, key, step):
+    noise = 0.1 * jax.random.normal(key, batch['image'].shape)
+    images = batch['image'] + noise
+    drawing = reconstruct(variables, images)['drawing']
+    error = ((drawing - batch['image']) ** 2).mean()
+    error = jnp.where((nan_at >= 0) & (step >= nan_at), jnp.nan, error)
+    mean = batch['image'].reshape(images.shape[0], -1).mean(0)
+    old = variables['statistics']['mean']
+    aux = {
+      'metrics': {'error': error},
+      'collections': {'statistics': {'mean': 0.9 * old + 0.1 * mean}},
+    }
+    return error, aux
+
+  def predict(variables, images):
+    count = images.shape[0]
+    mean = variables['params']['decoder']['bias'].mean()
+    angle = jnp.arange(capacity) + mean
+    nodes = 0.5 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    edges = 1 - jnp.eye(capacity)
+    return graph.Graph(
+      jnp.broadcast_to(nodes[None], (count, capacity, 2)),
+      jnp.ones((count, capacity)),
+      jnp.broadcast_to(edges[None], (count, capacity, capacity)),
+    )
+
+  return base.Method(
+    init=init, loss=loss, predict=predict, reconstruct=reconstruct, sides=(16,)
+  )
+
+
+class Numbers:
+  """An iterator over images drawn from a counter, with its position."""
+
+  def __init__(self, seed, batch_size, process_index, process_count, side, size):
+    self._first = process_index * (batch_size // process_count)
+    self._local = batch_size // process_count
+    self._batch_size, self._seed, self._side = batch_size, seed, side
+    self._size = size
+    self._at = 0
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    start = self._at * self._batch_size + self._first
+    self._at += 1
+    images = [
+      np.random.default_rng([self._seed, i % self._size]).random(
+        (self._side, self._side, 1), np.float32
+      )
+      for i in range(start, start + self._local)
+    ]
+    return {'image': np.stack(images)}
+
+  def get_state(self):
+    return str(self._at).encode()
+
+  def set_state(self, state):
+    self._at = int(state)
+
+
+def source(*, side=16, size=1000):
+  """A `HostSource` of `Numbers`."""
+
+  def iterate(*, seed, batch_size, process_index=0, process_count=1):
+    return Numbers(seed, batch_size, process_index, process_count, side, size)
+
+  return sources.HostSource(iterate=iterate, side=side, size=size)
+
+
+def get_config(variant='device'):
+  """Variants: 'device' (Simple Shapes), 'host' (the toy source)."""
+  if variant not in ('device', 'host'):
+    raise ValueError(f'the toy has the variants device and host; got {variant!r}.')
+  c = ml_collections.ConfigDict()
+  c.seed = 3
+  c.train_steps = 20
+  c.batch_size = 8
+  c.precision = 'float32'
+  c.log_every = 2
+  c.eval_every = 0
+  c.checkpoint_every = 5
+  c.panel_every = 0
+  c.keep_checkpoints = 2
+  c.data = dict(source='shapes', side=16, line_width=1.5)
+  if variant == 'host':
+    c.data = dict(source='toy', side=16)
+  c.method = dict(name='toy', capacity=4, width=3, nan_at=-1)
+  c.optim = dict(name='adam', lr=1e-2, schedule='cosine', clip_norm=1.0, ema=0.0)
+  c.eval = dict(
+    num_images=16,
+    batch_size=8,
+    seed=1,
+    thresholds=(0.05, 0.5),
+    capacities=(),
+    archive='',
+  )
+  return c
+
+
+def register(modules=sys.modules, readers=None):
+  """Makes the method and the source known as 'toy'.
+
+  Args:
+    modules: where Python finds modules.
+    readers: where `data.build` finds sources.
+  """
+  method_module = types.ModuleType('img2graph.methods.toy')
+  method_module.build = build_method
+  modules['img2graph.methods.toy'] = method_module
+  source_module = types.ModuleType('img2graph.data.toy')
+  source_module.source = source
+  modules['img2graph.data.toy'] = source_module
+  (data._MODULES if readers is None else readers)['toy'] = 'toy'
+
+
+if __name__ == '__main__':
+  from launch import main
+
+  register()
+  sys.exit(main.run(sys.argv))
