@@ -305,3 +305,20 @@ def score_graphs(trues, preds, *, thresholds=THRESHOLDS, extra=False):
     except ValueError as error:
       raise ValueError(f'image {index}: {error}') from None
   return combine(rows)
+
+
+def headline(scores):
+  """The figures to look at first: triplet F1 (lenient, micro) and exact graphs.
+
+  Args:
+    scores: dict as from `combine`; without figures at thresholds there is no headline.
+
+  Returns:
+    flat dict of floats in [0, 1], `{'f1@0.05': ..., 'exact@0.05': ...}` for each
+    threshold.
+  """
+  flat = {}
+  for name, at in scores.get('at', {}).items():
+    flat[f'f1@{name}'] = at['edge_lenient']['micro']['f1']
+    flat[f'exact@{name}'] = at['exact']
+  return flat

@@ -193,6 +193,20 @@ def test_figures_of_many_count_rows_equal_those_of_each():
   np.testing.assert_allclose(triplets.precision_recall_f1(rows[0]), expected[0])
 
 
+def test_the_headline_has_triplet_f1_and_exact_share_of_each_threshold():
+  pred = (SQUARE + 0.08, RING)
+  scores = metrics.score_graphs([(SQUARE, RING)] * 2, [(SQUARE, RING), pred])
+  assert metrics.headline(scores) == {
+    'f1@0.03': 0.5,
+    'exact@0.03': 0.5,
+    'f1@0.05': 0.5,
+    'exact@0.05': 0.5,
+    'f1@0.08': 1.0,
+    'exact@0.08': 1.0,
+  }
+  assert metrics.headline({'images': 3}) == {}
+
+
 def test_scores_are_plain_json_values():
   scores = metrics.score_graphs([(SQUARE, RING)], [(SQUARE, RING[:2])], extra=True)
   assert json.loads(json.dumps(scores)) == scores
