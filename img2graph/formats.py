@@ -331,7 +331,7 @@ def write_svg(document, path, *, background=None):
   x, y, width, height = _view_box(document)
   # Sizes follow the image, so that a graph looks alike on small and large ones.
   radius = repr(round(max(width, height) / 80, 3))
-  stroke = repr(round(max(width, height) / 160, 3))
+  stroke = repr(round(max(width, height) / 200, 3))
   attributes = {
     'xmlns': 'http://www.w3.org/2000/svg',
     'viewBox': ' '.join(f'{value:.12g}' for value in (x, y, width, height)),
@@ -361,7 +361,10 @@ def write_svg(document, path, *, background=None):
       **{f'data-{key}': value for key, value in edge.items()},
     }
     lines.append('    ' + _tag('line', line))
-  lines += ['  </g>', f'  <g id="nodes" fill="{_NODE_COLOUR}">']
+  lines += [
+    '  </g>',
+    f'  <g id="nodes" fill="{_NODE_COLOUR}" stroke="white" stroke-width="{stroke}">',
+  ]
   for node in _node_dicts(document):
     circle = {
       'id': f'node-{node["id"]}',

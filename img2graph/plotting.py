@@ -1,0 +1,308 @@
+"""Pictures of graphs: panels of a batch, and one graph over its image.
+
+Positions are (x, y) in [-1, 1] as everywhere, or pixels in a `formats.Document`.
+Graphs are drawn several times too large and then reduced, which smooths their lines.
+Made with pillow and numpy alone.
+"""
+
+import io
+import math
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from img2graph import formats
+from img2graph import geometry
+from img2graph import graph as graph_lib
+
+_PAPER, _BORDER, _TEXT = (255, 255, 255), (200, 200, 200), (60, 60, 60)
+_EDGE, _NODE = (31, 119, 180), (214, 39, 40)
+_TRUE_EDGE, _TRUE_NODE = (44, 140, 60), (20, 90, 40)
+# On dark images the same two colours, lighter.
+_LIGHT_EDGE, _LIGHT_NODE = (90, 190, 255), (255, 110, 90)
+_HEAT = (8, 48, 107)
+
+_MARGIN, _GAP, _TITLE = 10, 8, 22  # Pixels of a panel.
+_CELL_SIDES = (160, 256)  # Limits of a cell's longer side, unless a scale is given.
+_OVERLAY_SIDES = (512, 4096)  # Limits of an overlay's longer side, in pixels.
+_FAINT = 0.02  # What is less probable than this is not drawn.
+
+
+def panel(
+  images, drawings, graphs, *, refined=None, true_graphs=None, rows=8, scale=None
+):
+  """A table of pictures: one row per image, from the image to its graph.
+
+  The columns are the input image, its (coarse) drawing, the refined drawing if given,
+  the graph over the faint input, the true graph if given, and the adjacency matrix.
+  Nodes are numbered by their slots; opacity is probability: of an edge, its own times
+  those of its nodes. Images of one channel are shown as ink on paper, others as they
+  are.
+
+  Args:
+    images: `[B, H, W, C]` float in [0, 1], numpy or jax, C 1 or 3.
+    drawings: `[B, h, w, C]` float in [0, 1].
+    graphs: a `Graph` of `[B, N, ...]` arrays.
+    refined: `[B, h, w, C]` float in [0, 1], or None.
+    true_graphs: a `Graph` of `[B, M, ...]` arrays, or None.
+    rows: number of images to show at most, from the first.
+    scale: picture pixels per image pixel, > 0; None for cells of 160 to 256
+      pixels, where a whole number allows.
+
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    ValueError: there is no image, or shapes do not fit.
+  """
+  stacks = {'input': images, 'drawing': drawings}
+  if refined is not None:
+    stacks['refined'] = refined
+  stacks = {title: np.asarray(stack) for title, stack in stacks.items()}
+  for title, stack in stacks.items():
+    if stack.ndim != 4 or stack.shape[-1] not in (1, 3):
+      raise ValueError(f'{title} images must be [B, H, W, 1 or 3]; got {stack.shape}.')
+  batch = len(stacks['input'])
+  if batch < 1 or rows < 1:
+    raise ValueError(f'a panel needs an image; got {batch} images and {rows} rows.')
+  drawn = {'graph': (graphs, _EDGE, _NODE)}
+  if true_graphs is not None:
+    drawn['true graph'] = (true_graphs, _TRUE_EDGE, _TRUE_NODE)
+  sizes = {title: stack.shape[:1] for title, stack in stacks.items()}
+  for title, (graph, *_) in drawn.items():
+    sizes[title] = graph_lib.check(graph).nodes.shape[:-2]
+  for title, size in sizes.items():
+    if size != (batch,):
+      raise ValueError(f'{batch} images need as many of {title}; got {size}.')
+
+  height, width = stacks['input'].shape[1:3]
+  if scale is None:
+    scale = _fit(max(height, width), *_CELL_SIDES)
+  if not scale > 0:
+    raise ValueError(f'scale must be above 0; got {scale}.')
+  cell = (max(1, round(width * scale)), max(1, round(height * scale)))
+  table = []
+  for i in range(min(rows, batch)):
+    pictures = {t: _resize(_to_picture(s[i]), cell) for t, s in stacks.items()}
+    faint = PIL.Image.blend(PIL.Image.new('RGB', cell, _PAPER), pictures['input'], 0.2)
+    for title, (graph, *colours) in drawn.items():
+      node, edge = _probabilities(graph, i)
+      pictures[title] = _draw_graph(
+        faint,
+        geometry.to_pixels(np.asarray(graph.nodes[i], float), cell[1], cell[0]),
+        node,
+        edge,
+        colours=colours,
+        line=max(cell) / 70,
+        radius=max(max(cell) / 28, 5.5),
+        numbered=True,
+      )
+    pictures['adjacency'] = _heat_map(_probabilities(graphs, i)[1], cell[1])
+    table.append(pictures)
+  return _tabulate(table)
+
+
+def overlay(image, document):
+  """A graph over its dimmed image.
+
+  Args:
+    image: `[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8, or a PIL image: the original or a
+      smaller copy of it, which the pixels of the document are fitted to.
+    document: a `formats.Document`; if it does not know the size of its image, it is
+      that of `image`.
+
+  Returns:
+    A PIL image, RGB, of the same aspect. Its longer side is a multiple of the image's
+    of at least 512 pixels if the image is small, and at most 4096 pixels.
+  """
+  picture = _from_uint8(image)
+  size_px = document.width or picture.width, document.height or picture.height
+  factor = _fit(max(picture.size), *_OVERLAY_SIDES)
+  size = tuple(max(1, round(side * factor)) for side in picture.size)
+  picture = _resize(picture, size)
+  # Dimmed towards its own background, so that ink stays ink.
+  bright = np.asarray(picture.convert('L')).mean() >= 128
+  background = _PAPER if bright else (0, 0, 0)
+  dimmed = PIL.Image.blend(picture, PIL.Image.new('RGB', size, background), 0.55)
+  n = len(document.nodes_px)
+  edge = np.zeros((n, n))
+  edge[document.edges[:, 0], document.edges[:, 1]] = document.edge_prob
+  return _draw_graph(
+    dimmed,
+    document.nodes_px * (np.array([size]) / np.array([size_px])),
+    # What a file holds was found to be there: faint things stay visible.
+    0.3 + 0.7 * document.node_prob,
+    np.where(edge > 0, 0.3 + 0.7 * edge, 0),
+    colours=(_EDGE, _NODE) if bright else (_LIGHT_EDGE, _LIGHT_NODE),
+    line=max(size) / 200,
+    radius=max(size) / 100,
+  )
+
+
+def save_png(path, picture):
+  """Writes a PNG file, whole or not at all.
+
+  Args:
+    path: the file.
+    picture: a PIL image, or a uint8 array `[H, W]`, `[H, W, 1]` or `[H, W, 3]`.
+
+  Raises:
+    OSError: it cannot be written; what was there before is untouched.
+  """
+  buffer = io.BytesIO()
+  if not isinstance(picture, PIL.Image.Image):
+    picture = _from_uint8(picture)
+  picture.save(buffer, 'PNG')
+  formats.write_atomically(path, buffer.getvalue())
+
+
+def _to_picture(image):
+  """`[H, W, C]` in [0, 1] to RGB; one channel is ink (1) on paper (0)."""
+  image = np.nan_to_num(image.astype(np.float32), posinf=1, neginf=0).clip(0, 1)
+  image = np.repeat(1 - image, 3, axis=-1) if image.shape[-1] == 1 else image
+  return PIL.Image.fromarray(np.round(255 * image).astype(np.uint8))
+
+
+def _from_uint8(image):
+  """A uint8 array, grey or RGB, or a PIL image, to RGB."""
+  if isinstance(image, PIL.Image.Image):
+    return image.convert('RGB')
+  image = np.asarray(image)
+  if image.ndim == 3 and image.shape[-1] == 1:
+    image = image[..., 0]
+  shape_fits = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 3)
+  if image.dtype != np.uint8 or not shape_fits or not image.size:
+    raise ValueError(
+      f'an image must be uint8 [H, W] or [H, W, 3]; got {image.dtype} {image.shape}.'
+    )
+  return PIL.Image.fromarray(image).convert('RGB')
+
+
+def _fit(longest, low, high):
+  """A whole factor that makes a side at least `low`, or one that makes it `high`."""
+  return math.ceil(low / longest) if longest < low else min(1, high / longest)
+
+
+def _resize(picture, size):
+  """Enlarged pixels stay squares; reduced ones are averaged."""
+  if picture.size == size:
+    return picture
+  larger = size[0] >= picture.width and size[1] >= picture.height
+  method = PIL.Image.Resampling.NEAREST if larger else PIL.Image.Resampling.BOX
+  return picture.resize(size, method)
+
+
+def _probabilities(graph, i):
+  """Of graph i of a batch: `[N]` of the nodes, `[N, N]` of edges and both nodes."""
+  node = np.nan_to_num(np.asarray(graph.node_prob[i], float)).clip(0, 1)
+  edge = np.nan_to_num(np.asarray(graph.edge_prob[i], float)).clip(0, 1)
+  return node, edge * node[:, None] * node[None, :]
+
+
+def _draw_graph(
+  background, nodes_px, node_prob, edge_prob, *, colours, line, radius, numbered=False
+):
+  """The background with a graph on it; opacity is probability.
+
+  Args:
+    background: a PIL image, RGB; stays as it is.
+    nodes_px: `[N, 2]`, (x, y) in pixels of the background.
+    node_prob: `[N]` in [0, 1].
+    edge_prob: `[N, N]` in [0, 1]; the upper triangle counts.
+    colours: RGB of the edges and of the nodes.
+    line: width of the edges in pixels.
+    radius: radius of the nodes in pixels.
+    numbered: whether the nodes carry their indices.
+  """
+  longest = max(background.size)
+  fine = 4 if longest <= 1024 else 2 if longest <= 2048 else 1
+  size = (background.width * fine, background.height * fine)
+  canvas = background.resize(size, PIL.Image.Resampling.NEAREST)
+  draw = PIL.ImageDraw.Draw(canvas, 'RGBA')
+  edge_colour, node_colour = colours
+  # Beyond a picture's width outside of it, pillow's coordinates may overflow.
+  limit = 2.0 * max(size)
+  known = np.isfinite(nodes_px).all(axis=1)
+  places = np.where(known[:, None], nodes_px, 0) * fine
+  clipped = places.clip(-limit, limit)
+  width = max(1, round(line * fine))
+  for i, j in np.argwhere(np.triu(edge_prob, 1) > _FAINT):
+    if known[i] and known[j]:
+      ends = (*clipped[i].tolist(), *clipped[j].tolist())
+      draw.line(ends, fill=(*edge_colour, round(255 * edge_prob[i, j])), width=width)
+  radius = radius * fine
+  rim = max(1.0, radius / 6)
+  font = PIL.ImageFont.load_default(size=1.3 * radius) if numbered else None
+  # The most probable nodes last, on top.
+  for i in np.argsort(node_prob, kind='stable'):
+    if node_prob[i] <= _FAINT or not known[i]:
+      continue
+    alpha = round(255 * node_prob[i])
+    place = clipped[i].tolist()
+    draw.circle(place, radius + rim, fill=(255, 255, 255, alpha))
+    draw.circle(place, radius, fill=(*node_colour, alpha))
+    if numbered:
+      fill = (255, 255, 255, alpha)
+      draw.text(place, str(i), fill=fill, font=font, anchor='mm')
+  return canvas.resize(background.size, PIL.Image.Resampling.BOX)
+
+
+def _heat_map(matrix, side):
+  """A matrix in [0, 1] as a square of coloured fields with numbered rows, columns."""
+  n = len(matrix)
+  canvas = PIL.Image.new('RGB', (side, side), _PAPER)
+  draw = PIL.ImageDraw.Draw(canvas)
+  if not n:
+    return canvas
+  # Numbers need about 9 pixels a row; where there are less, they are left out.
+  label = 14 if (side - 14) / n >= 9 else 0
+  edges = np.round(np.linspace(label, side - 1, n + 1)).astype(int).tolist()
+  font = PIL.ImageFont.load_default(size=9)
+  for i in range(n):
+    middle = (edges[i] + edges[i + 1]) / 2
+    if label:
+      draw.text((middle, label / 2), str(i), fill=_TEXT, font=font, anchor='mm')
+      draw.text((label / 2, middle), str(i), fill=_TEXT, font=font, anchor='mm')
+    for j in range(n):
+      blend = np.array(_PAPER) * (1 - matrix[i, j]) + np.array(_HEAT) * matrix[i, j]
+      box = (edges[j], edges[i], edges[j + 1], edges[i + 1])
+      # With many nodes, lines between the fields would hide them.
+      outline = (225, 225, 225) if label else None
+      draw.rectangle(box, fill=tuple(np.round(blend).astype(int)), outline=outline)
+  return canvas
+
+
+def _tabulate(table):
+  """Rows of `{title: picture}` as one picture, with the titles on top."""
+  font = PIL.ImageFont.load_default(size=13)
+  titles = list(table[0])
+  widths = [table[0][title].width for title in titles]
+  # A narrow picture still leaves room for its title.
+  fields = [
+    max(w, math.ceil(font.getlength(t))) for w, t in zip(widths, titles, strict=True)
+  ]
+  height = max(picture.height for picture in table[0].values())
+  canvas = PIL.Image.new(
+    'RGB',
+    (
+      2 * _MARGIN + sum(fields) + _GAP * (len(fields) - 1),
+      2 * _MARGIN + _TITLE + len(table) * (height + _GAP) - _GAP,
+    ),
+    _PAPER,
+  )
+  draw = PIL.ImageDraw.Draw(canvas)
+  x = _MARGIN
+  for title, field in zip(titles, fields, strict=True):
+    place = (x + field / 2, _MARGIN + _TITLE / 2 - 4)
+    draw.text(place, title, fill=_TEXT, font=font, anchor='mm')
+    for i, pictures in enumerate(table):
+      picture = pictures[title]
+      left = x + (field - picture.width) // 2
+      top = _MARGIN + _TITLE + i * (height + _GAP)
+      frame = (left - 1, top - 1, left + picture.width, top + picture.height)
+      draw.rectangle(frame, outline=_BORDER)
+      canvas.paste(picture, (left, top))
+    x += field + _GAP
+  return canvas
