@@ -451,6 +451,12 @@ def test_documents_check_what_they_hold(changes, message):
     document(**changes)
 
 
+def test_edges_are_put_in_order_with_their_probabilities():
+  some = document()
+  assert some.edges.tolist() == [[0, 1], [0, 3], [2, 3]]
+  assert some.edge_prob.tolist() == [0.3, 1.0, 1e-12]
+
+
 def test_documents_compare_by_value():
   assert document() == document() and document() != document(width=65)
   assert document() != document(node_ids=[1, 2, 3, 4])
