@@ -40,6 +40,13 @@ def _predict(variables, images):
   return graphs.Graph(moved, graph.node_prob, graph.edge_prob)
 
 
+def _shear(variables, images):
+  """The graph of the image, nodes moved in y by `shift` times their x."""
+  graph = _decode(images)
+  moved = jnp.array([0.0, 1.0])[None, None] * variables['shift'] * graph.nodes[..., :1]
+  return graphs.Graph(graph.nodes + moved, graph.node_prob, graph.edge_prob)
+
+
 def _refine(variables, images, graph, num_steps):
   """Takes back a tenth of the shift at every step."""
   del images
@@ -133,9 +140,11 @@ def test_a_shift_counts_from_the_threshold_on():
 def test_batch_size_and_devices_change_no_number(data):
   mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
   sharding = NamedSharding(mesh, PartitionSpec('data'))
-  noisy = dict(num_images=70, shift=0.07, thresholds=(0.03, 0.035, 0.04))
+  method = _method(predict=_shear)
+  noisy = dict(method=method, num_images=70, shift=0.1, thresholds=(0.01, 0.03))
   expected = _evaluate(data, **noisy, batch_size=70)
   assert expected['images'] == 70
+  assert 0 < expected['at']['0.01']['node']['micro']['f1'] < 0.9
   for batch_size in (1, 16, 512):
     assert _evaluate(data, **noisy, batch_size=batch_size) == expected
   for batch_size in (1, 30):
