@@ -1,0 +1,695 @@
+"""The `img2graph` command: predict, render, score and convert graphs.
+
+Exit status: 0 done; 1 the machine would not (a full disk, no permission to write);
+2 a mistake in what was asked for, or a bad file among the inputs, the good ones of
+which are still done; 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import collections
+import contextlib
+import glob
+import json
+import os
+import pathlib
+import sys
+import time
+
+import img2graph
+
+# The heavy parts (jax) are imported where they are used, so that --help and mistakes
+# in the command line are answered at once. A test compares these with `formats`.
+FORMATS = ('json', 'graphml', 'svg', 'geojson', 'dot', 'npz')
+
+_DONE, _FAILED, _MISTAKE, _INTERRUPTED = 0, 1, 2, 130
+
+# `render` draws pieces of this side in pixels, and no more pixels than this in all.
+_TILE = 512
+_MOST_PIXELS = 200_000_000
+
+_DESCRIPTION = """Images in, graphs out.
+
+Finds the graph (nodes and edges) of a line drawing, and works with graph files."""
+
+_EPILOG = """examples:
+  img2graph predict drawing.png --output=graphs
+  img2graph render graphs/drawing.json --output=clean.png
+  img2graph convert graphs/drawing.json drawing.graphml
+
+img2graph COMMAND --help tells more of each."""
+
+_PREDICT = """Finds the graphs of line drawings.
+
+IMAGE is a file of any size and aspect ratio (PNG, JPEG, TIFF, ...; RGB, grey, alpha,
+16 bits), a folder of such files, or a pattern like 'scans/*.png'. For each image
+DIR/STEM.FORMAT is written in every format asked for, and DIR/STEM_overlay.png, the
+graph over the image. Positions are pixels of the image; (0, 0) is the outer corner of
+its first pixel.
+
+Where several images have one stem, the name of their folder is put in front
+(a/x.png and b/x.png: a_x and b_x), then their suffix behind (x_png and x_jpg), then a
+number. A bad file gets a sentence and exit status 2; the others are still done."""
+
+_PREDICT_EPILOG = """examples:
+  img2graph predict drawing.png --output=graphs
+  img2graph predict scans/ --output=graphs --format=json,svg --no-overlay
+  img2graph predict map.jpg --output=graphs --refine=60 --polarity=dark
+  img2graph predict *.png --output=graphs --weights=run/weights.npz"""
+
+_RENDER = """Draws a graph file as a picture, black on white.
+
+The picture has the size of the image that the graph was found in, unless another is
+asked for."""
+
+_RENDER_EPILOG = """examples:
+  img2graph render graph.json --output=graph.png
+  img2graph render graph.svg --output=large.png --side=2000 --line_width=12"""
+
+_SCORE = """Compares graphs with the true graphs of an archive.
+
+PREDICTIONS is a JSON file {"INDEX": {"nodes": [[x, y], ...], "edges": [[i, j], ...]}}
+with positions in [0, 1] of the image's width and height, or a folder of graph files
+named INDEX.json (or .graphml, ...; leading zeros do not matter), INDEX being the
+number of the image in the archive. An image without a graph counts as empty.
+docs/metrics.md defines the figures, docs/archives.md the archive."""
+
+_SCORE_EPILOG = """examples:
+  img2graph score predictions.json archive.npz
+  img2graph score graphs/ archive.npz --threshold=0.05 --output=scores.json"""
+
+_CONVERT = """Converts a graph file to another format, without loss.
+
+The suffixes name the formats: %s."""
+
+_CONVERT_EPILOG = """examples:
+  img2graph convert graph.json graph.graphml
+  img2graph convert graph.svg graph.dot"""
+
+
+class _Mistake(Exception):
+  """What the user asked for cannot be done; the message is one sentence."""
+
+
+def main(argv=None):
+  """Runs the command.
+
+  Args:
+    argv: arguments without the program's name; None for those of the process.
+
+  Returns:
+    The exit status, see the top of the file.
+  """
+  arguments = _parser().parse_args(argv)
+  try:
+    status = arguments.run(arguments)
+    # Here, where a closed pipe can still be caught.
+    sys.stdout.flush()
+    return status
+  except KeyboardInterrupt:
+    print('img2graph: stopped; what was written stays.', file=sys.stderr)
+    return _INTERRUPTED
+  except BrokenPipeError:
+    # The reader (head, less) has seen enough. Python flushes again at its end.
+    sys.stdout = open(os.devnull, 'w')
+    return _DONE
+  except _Mistake as error:
+    _complain(error)
+    return _MISTAKE
+  except OSError as error:
+    _complain(_os_sentence(error))
+    return _FAILED
+
+
+def _parser():
+  parser = argparse.ArgumentParser(
+    prog='img2graph',
+    description=_DESCRIPTION,
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    '--version', action='version', version=f'img2graph {img2graph.__version__}'
+  )
+  commands = parser.add_subparsers(metavar='COMMAND', required=True)
+
+  def add(name, run, help, description, epilog):
+    command = commands.add_parser(
+      name,
+      help=help,
+      description=description,
+      epilog=epilog,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    command.set_defaults(run=run)
+    return command
+
+  predict = add('predict', _predict, 'find graphs', _PREDICT, _PREDICT_EPILOG)
+  predict.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
+  predict.add_argument(
+    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
+  )
+  predict.add_argument(
+    '--format',
+    type=_formats,
+    default=('json',),
+    metavar='FORMAT,...',
+    help=f'of {", ".join(FORMATS)} (default: json)',
+  )
+  predict.add_argument(
+    '--weights', metavar='FILE', help='weights.npz of a run (default: those shipped)'
+  )
+  predict.add_argument(
+    '--threshold',
+    type=_fraction,
+    default=0.5,
+    metavar='P',
+    help='least probability of nodes and edges, in [0, 1) (default: 0.5)',
+  )
+  predict.add_argument(
+    '--refine',
+    type=_natural,
+    default=0,
+    metavar='N',
+    help='gradient steps that fit each graph to its image, 60 for example (default: 0)',
+  )
+  predict.add_argument(
+    '--polarity',
+    choices=('auto', 'dark', 'light'),
+    default='auto',
+    help='whether the ink is dark or light; auto looks at the border (default: auto)',
+  )
+  predict.add_argument(
+    '--batch_size',
+    type=_positive,
+    default=32,
+    metavar='N',
+    help='images at a time (default: 32)',
+  )
+  predict.add_argument(
+    '--overlay',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='whether to write the picture of the graph over the image (default: yes)',
+  )
+
+  render = add('render', _render, 'draw a graph', _RENDER, _RENDER_EPILOG)
+  render.add_argument('graph', metavar='GRAPH', help=f'file: {", ".join(FORMATS)}')
+  render.add_argument('--output', required=True, metavar='PNG', help='picture to write')
+  size = render.add_mutually_exclusive_group()
+  size.add_argument(
+    '--side', type=_positive, metavar='PX', help='longer side of the picture'
+  )
+  size.add_argument(
+    '--width', type=_positive, metavar='PX', help='width of the picture'
+  )
+  render.add_argument(
+    '--line_width',
+    type=_positive_float,
+    metavar='PX',
+    help='width of the lines in pixels of the picture (default: 1/200 of the longer '
+    'side, at least 1.5)',
+  )
+
+  score = add('score', _score, 'compare with true graphs', _SCORE, _SCORE_EPILOG)
+  score.add_argument('predictions', metavar='PREDICTIONS', help='JSON file or folder')
+  score.add_argument('archive', metavar='ARCHIVE', help='.npz file with true graphs')
+  score.add_argument(
+    '--threshold',
+    type=_fraction,
+    action='append',
+    metavar='T',
+    help='matching distance as a fraction of the side; may be given several times '
+    '(default: 0.03 0.05 0.08)',
+  )
+  score.add_argument('--output', metavar='JSON', help='write all figures to this file')
+  part = score.add_mutually_exclusive_group()
+  part.add_argument('--limit', type=_natural, metavar='N', help='the first N images')
+  part.add_argument(
+    '--spread', type=_natural, metavar='N', help='N images, evenly spread'
+  )
+  score.add_argument(
+    '--max_nodes', type=_natural, metavar='N', help='of those, with at most N nodes'
+  )
+  score.add_argument(
+    '--min_fit', type=float, metavar='F', help='of those, whose ink fits their graph'
+  )
+  score.add_argument(
+    '--max_p99', type=float, metavar='P', help='of those, with all ink near the graph'
+  )
+  score.add_argument('--flag', metavar='FIELD', help='of those, where FIELD is true')
+
+  convert = add(
+    'convert',
+    _convert,
+    'change the format of a graph file',
+    _CONVERT % ', '.join(FORMATS),
+    _CONVERT_EPILOG,
+  )
+  convert.add_argument('input', metavar='IN', help='graph file to read')
+  convert.add_argument('output', metavar='OUT', help='graph file to write')
+  return parser
+
+
+def _predict(arguments):
+  """Graphs of many images; bad files are told and left out."""
+  problems = []
+
+  progress = _Progress()
+
+  def report(path, error):
+    problems.append(path)
+    progress.end_line()
+    _complain(_sentence(error, path))
+
+  paths = _expand(arguments.images, report)
+  if not paths:
+    return _MISTAKE
+  output = pathlib.Path(arguments.output)
+  names = _output_names(paths)
+  _check_overwriting(output, names, arguments)
+  _prepare_folder(output)
+  # From here on it takes seconds.
+  from img2graph import formats
+  from img2graph import plotting
+  from img2graph import predict
+  from img2graph.data import images as image_lib
+
+  with _mistakes():
+    predictor = predict.Predictor(arguments.weights)
+    batch_size = min(arguments.batch_size, len(paths))
+    if arguments.refine and predictor.method.refine is None:
+      raise _Mistake('the method of these weights cannot refine; leave out --refine.')
+
+  def load(path):
+    ink = image_lib.load_ink(path, polarity=arguments.polarity)
+    return predict.check_image(ink, path)
+
+  tagged = predict.load_ahead(paths, load, on_error=report)
+  found = predictor.stream(
+    tagged,
+    threshold=arguments.threshold,
+    refine=arguments.refine,
+    batch_size=batch_size,
+  )
+  done = 0
+  progress.begin(len(paths))
+  try:
+    for path, document in found:
+      document = predict.named(document, path)
+      stem = output / names[path]
+      for name in arguments.format:
+        formats.write(document, f'{stem}.{name}')
+      if arguments.overlay:
+        picture = plotting.overlay(image_lib.load_picture(path), document)
+        plotting.save_png(f'{stem}_overlay.png', picture)
+      done += 1
+      progress.show(done)
+  except OSError as error:
+    progress.end_line()
+    _complain(f'{_os_sentence(error)} {done} of {len(paths)} images were done.')
+    return _FAILED
+  progress.end_line()
+  if len(paths) > 1 or problems:
+    bad = f'; {len(problems)} bad' if problems else ''
+    print(f'{done} graphs in {output}{bad}.', file=sys.stderr)
+  return _MISTAKE if problems else _DONE
+
+
+def _render(arguments):
+  """A graph file as a picture."""
+  output = pathlib.Path(arguments.output)
+  if output.suffix.lower() != '.png':
+    raise _Mistake(f'--output must end in .png; got {output}.')
+  import PIL.Image
+
+  from img2graph import formats
+  from img2graph import plotting
+
+  with _mistakes():
+    document = formats.read(arguments.graph)
+  picture = draw_document(
+    document,
+    side=arguments.side,
+    width=arguments.width,
+    line_width=arguments.line_width,
+  )
+  output.parent.mkdir(parents=True, exist_ok=True)
+  plotting.save_png(output, PIL.Image.fromarray(picture))
+  return _DONE
+
+
+def draw_document(document, *, side=None, width=None, line_width=None):
+  """A graph as black lines with a soft rim on white, in the shape of its image.
+
+  Drawn in pieces of one size, so that a large picture takes little memory and one
+  compilation.
+
+  Args:
+    document: a `formats.Document`.
+    side: longer side of the picture in pixels; None, with `width` None too, for the
+      size of the image.
+    width: width of the picture in pixels.
+    line_width: in pixels of the picture; None for 1/200 of the longer side, but at
+      least 1.5.
+
+  Returns:
+    `[H, W]` uint8, 0 for lines, 255 for paper.
+  """
+  import numpy as np
+
+  from img2graph import rendering
+
+  if document.width is None:
+    raise _Mistake('the file does not tell the size of its image, which drawing needs.')
+  size = np.array([document.width, document.height])
+  scale = 1.0
+  if side is not None:
+    scale = side / size.max()
+  elif width is not None:
+    scale = width / size[0]
+  width, height = np.maximum(np.round(size * scale), 1).astype(int)
+  if width * height > _MOST_PIXELS:
+    raise _Mistake(
+      f'a picture of {width} x {height} is too large (at most {_MOST_PIXELS} pixels); '
+      'give a smaller --side.'
+    )
+  if line_width is None:
+    line_width = max(1.5, max(width, height) / 200)
+  nodes = document.nodes_px * [width / size[0], height / size[1]]
+  start, end = nodes[document.edges[:, 0]], nodes[document.edges[:, 1]]  # [E, 2]
+  low = np.minimum(start, end) - line_width
+  high = np.maximum(start, end) + line_width
+  picture = np.full((height, width), 255, np.uint8)
+  for top in range(0, height, _TILE):
+    for left in range(0, width, _TILE):
+      corner = np.array([left, top])
+      near = ((high > corner) & (low < corner + _TILE)).all(axis=1)
+      if not near.any():
+        continue
+      ink = rendering.draw_edges(
+        ((start - corner) * 2 / _TILE - 1)[None].astype(np.float32),
+        ((end - corner) * 2 / _TILE - 1)[None].astype(np.float32),
+        near[None].astype(np.float32),
+        height=_TILE,
+        width=_TILE,
+        thickness=line_width / _TILE,
+        profile='antialias',
+        compose='max',
+      )
+      piece = picture[top : top + _TILE, left : left + _TILE]
+      rows, columns = piece.shape
+      piece[:] = np.round(255 * (1 - np.asarray(ink[0, :rows, :columns])))
+  return picture
+
+
+def _score(arguments):
+  """Scores of predictions, as a table and, if asked for, a file."""
+  from img2graph import evaluation
+  from img2graph import formats
+  from img2graph import metrics
+  from img2graph.data import archives
+
+  predictions = pathlib.Path(arguments.predictions)
+  with _mistakes():
+    archive = archives.load(
+      arguments.archive,
+      limit=arguments.limit,
+      spread=arguments.spread,
+      max_nodes=arguments.max_nodes,
+      min_fit=arguments.min_fit,
+      max_p99=arguments.max_p99,
+      flag=arguments.flag,
+      images=False,
+    )
+    if predictions.is_dir():
+      found = _read_folder(predictions)
+    else:
+      found = evaluation.read_predictions(predictions)
+    scores = evaluation.score_predictions(
+      archive, found, thresholds=arguments.threshold or metrics.THRESHOLDS
+    )
+  if arguments.output:
+    text = json.dumps(scores, indent=1) + '\n'
+    formats.write_atomically(arguments.output, text.encode())
+  print(_score_table(scores))
+  return _DONE
+
+
+def _read_folder(folder):
+  """Graph files named by the number of their image, as `evaluation` files them."""
+  import numpy as np
+
+  from img2graph import formats
+
+  chosen = {}
+  for path in sorted(folder.iterdir()):
+    kind = path.suffix[1:].lower()
+    if kind not in FORMATS or path.name.startswith('.'):
+      continue
+    if not path.stem.isdecimal():
+      raise _Mistake(
+        f'{path} must be named for the number of its image in the archive.'
+      )
+    index = int(path.stem)
+    # The same graph in several formats, as predict writes it, counts once.
+    rank = FORMATS.index(kind)
+    if index not in chosen or rank < chosen[index][0]:
+      chosen[index] = (rank, path)
+  if not chosen:
+    raise _Mistake(f'there is no graph file in the folder {folder}.')
+  predictions = {}
+  for index, (_, path) in chosen.items():
+    document = formats.read(path)
+    if document.width is None:
+      raise _Mistake(f'{path} does not tell the size of its image.')
+    unit = document.nodes_px / np.array([document.width, document.height])
+    predictions[index] = {'nodes': unit.tolist(), 'edges': document.edges.tolist()}
+  return predictions
+
+
+def _score_table(scores):
+  """The figures at every threshold as text; shares and micro figures in percent."""
+  titles = {
+    'node': 'node',
+    'edge_strict': 'edge, strict',
+    'edge_lenient': 'edge (triplet)',
+    'key': 'key node',
+    'path': 'path',
+    'length': 'length',
+  }
+  lines = [f'images {scores["images"]}, without a graph {scores["missing"]}']
+  for name, at in scores['at'].items():
+    lines.append('')
+    lines.append(f'within {100 * float(name):g} % of the side')
+    lines.append(f'  {"":16}{"precision":>10}{"recall":>10}{"F1":>10}')
+    for kind, title in titles.items():
+      if kind in at:
+        values = (at[kind]['micro'][f] for f in ('precision', 'recall', 'f1'))
+        lines.append(f'  {title:16}' + ''.join(f'{100 * v:10.2f}' for v in values))
+    lines.append(f'  {"exact graphs":16}{100 * at["exact"]:30.2f}')
+  return '\n'.join(lines)
+
+
+def _convert(arguments):
+  """A graph file in another format."""
+  from img2graph import formats
+
+  output = pathlib.Path(arguments.output)
+  if output.suffix[1:].lower() not in FORMATS:
+    raise _Mistake(f'{output} must end in one of {", ".join(FORMATS)}.')
+  with _mistakes():
+    document = formats.read(arguments.input)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  formats.write(document, output)
+  return _DONE
+
+
+def _expand(images, report):
+  """Files, folders and patterns as a list of paths, each once.
+
+  Args:
+    images: what the user named.
+    report: called as `report(path, error)` for what is not there.
+  """
+  from img2graph.data import images as image_lib
+
+  paths = {}
+  for name in images:
+    found = [pathlib.Path(name)]
+    try:
+      if not os.path.lexists(name) and glob.has_magic(name):
+        found = [pathlib.Path(p) for p in sorted(glob.glob(name, recursive=True))]
+        if not found:
+          raise ValueError(f'there is no file that fits {name}.')
+      if len(found) == 1 and found[0].is_dir():
+        found = _without_overlays(image_lib.list_images(found[0]))
+      for path in found:
+        paths.setdefault(os.path.realpath(path), path)
+    except (ValueError, OSError) as error:
+      report(name, error)
+  return list(paths.values())
+
+
+def _without_overlays(paths):
+  """Without STEM_overlay.png beside an image STEM: our picture of an earlier run."""
+  stems = {path.stem for path in paths}
+  return [
+    path
+    for path in paths
+    if not (
+      path.name.endswith('_overlay.png') and path.stem.removesuffix('_overlay') in stems
+    )
+  ]
+
+
+def _output_names(paths):
+  """{path: name without suffix}, all different also where case does not count."""
+  styles = (
+    lambda path, _: path.stem,
+    lambda path, _: f'{path.resolve().parent.name}_{path.stem}',
+    lambda path, _: f'{path.resolve().parent.name}_{path.stem}_{path.suffix[1:]}',
+    lambda path, number: f'{path.stem}_{number}',
+  )
+  level = dict.fromkeys(paths, 0)
+  while True:
+    names = {
+      path: styles[min(level[path], 3)](path, number + max(0, level[path] - 3))
+      for number, path in enumerate(paths, start=1)
+    }
+    groups = collections.defaultdict(list)
+    for path, name in names.items():
+      groups[name.lower()].append(path)
+    clashes = [path for group in groups.values() if len(group) > 1 for path in group]
+    if not clashes:
+      return names
+    for path in clashes:
+      level[path] += 1
+
+
+def _check_overwriting(output, names, arguments):
+  """Refuses to write over an image that is to be read."""
+  suffixes = [f'.{name}' for name in arguments.format]
+  suffixes += ['_overlay.png'] if arguments.overlay else []
+  inputs = {os.path.realpath(path) for path in names}
+  for name in names.values():
+    for suffix in suffixes:
+      target = output / f'{name}{suffix}'
+      if os.path.realpath(target) in inputs:
+        raise _Mistake(f'{target} is an image to read and would be written over.')
+
+
+def _prepare_folder(folder):
+  """Makes the folder and tries it, before seconds are spent on graphs."""
+  if folder.exists() and not folder.is_dir():
+    raise _Mistake(f'--output must be a folder; {folder} is a file.')
+  folder.mkdir(parents=True, exist_ok=True)
+  from img2graph import formats
+
+  trial = folder / f'.img2graph-{os.getpid()}.tmp'
+  try:
+    formats.write_atomically(trial, b'')
+  finally:
+    trial.unlink(missing_ok=True)
+
+
+class _Progress:
+  """How many images are done: a line that is rewritten, or one every ten seconds."""
+
+  _LEAST = 20  # Images; with fewer, nothing is shown.
+
+  def __init__(self):
+    self._live = sys.stderr.isatty()
+    self._open = False
+
+  def begin(self, total):
+    """Starts the clock for `total` images."""
+    self._total = total
+    self._began = self._last = time.monotonic()
+
+  def show(self, done):
+    """Says that this many are done, if it is time to."""
+    now = time.monotonic()
+    if self._total < self._LEAST or now - self._last < (0.2 if self._live else 10):
+      return
+    self._last = now
+    rate = done / (now - self._began)
+    left = (self._total - done) / rate
+    text = f'{done}/{self._total} images, {rate:.1f} images/s, {left:.0f} s left'
+    text = f'\r{text:60}' if self._live else f'{text}\n'
+    print(text, end='', file=sys.stderr, flush=True)
+    self._open = self._live
+
+  def end_line(self):
+    """Ends the line that is being rewritten, if there is one."""
+    if self._open:
+      print(file=sys.stderr)
+    self._open = False
+
+
+def _complain(sentence):
+  print(f'img2graph: {sentence}', file=sys.stderr)
+
+
+def _sentence(error, path):
+  """What is wrong with a file, in one line that names it."""
+  text = ' '.join(str(error).split())
+  if isinstance(error, OSError) and error.strerror:
+    text = f'{error.strerror}.'
+  return text if str(path) in text else f'{path}: {text}'
+
+
+def _os_sentence(error):
+  """An OSError in one line."""
+  if error.strerror is None:
+    return ' '.join(str(error).split())
+  place = f'{error.filename}: ' if error.filename else ''
+  return f'{place}{error.strerror}.'
+
+
+@contextlib.contextmanager
+def _mistakes():
+  """Turns the ValueErrors of a block into mistakes of the user."""
+  try:
+    yield
+  except ValueError as error:
+    raise _Mistake(' '.join(str(error).split())) from error
+
+
+def _formats(text):
+  names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(',')))
+  for name in names:
+    if name not in FORMATS:
+      raise argparse.ArgumentTypeError(f'{name!r} is not one of {", ".join(FORMATS)}.')
+  return names
+
+
+def _number(text, kind, what, fits):
+  try:
+    value = kind(text)
+  except ValueError:
+    value = None
+  if value is None or not fits(value):
+    raise argparse.ArgumentTypeError(f'must be {what}; got {text!r}.')
+  return value
+
+
+def _natural(text):
+  return _number(text, int, 'a whole number from 0', lambda v: v >= 0)
+
+
+def _positive(text):
+  return _number(text, int, 'a whole number from 1', lambda v: v >= 1)
+
+
+def _positive_float(text):
+  return _number(text, float, 'a number above 0', lambda v: 0 < v < float('inf'))
+
+
+def _fraction(text):
+  return _number(text, float, 'a number from 0 to below 1', lambda v: 0 <= v < 1)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
