@@ -53,12 +53,15 @@ def _ours():
     shapes=('line', 'triangle', 'rectangle'),
     side=64,
     line_width=1.5,
+    contrast=1.0,
+    noise=0.0,
+    aliased=False,
   )
   c.method = dict(
     name='image_graph_image',
     capacity=8,  # Larger than the truth, which is harmless; below 8 training is not.
     sides=(64, 128, 192, 256, 384, 512),
-    canonical_form=dict(side=64, floor=0.15),
+    canonical_form=dict(side=64, floor=0.15, gain=1.6),
     nodes=dict(
       kind='proposals',
       width=32,
@@ -108,25 +111,116 @@ def _ours():
     batch_size=200,
     seed=1,
     thresholds=(0.03, 0.05, 0.08),
-    capacities=(),
+    capacities=(4, 5, 6, 8, 16),
     archive='',
   )
   return c
 
 
 def _paper():
+  """Section 3 and 4 of the paper; what it leaves open carries a comment."""
   c = _shared()
-  c.train_steps = 30 * 50_000 // 128
   c.batch_size = 128
+  c.train_steps = 30 * (50_000 // 128)  # 30 epochs.
+  c.log_every = 100
+  c.eval_every = 1_950  # Five epochs.
+  c.checkpoint_every = 390
+  c.panel_every = 1_950
   c.data = dict(
     source='tfds_simple_shapes',
     side=128,
+    num_images=50_000,
+    line_width=1.5,  # Open; thin, as in the paper's Figure 3.
+  )
+  c.method = dict(
+    name='image_graph_image',
+    capacity=4,
+    sides=(128,),
+    canonical_form=None,
+    nodes=dict(
+      kind='attention',
+      # Open: ResNet-50's own stem, at stride 1, since the poolings reduce by 4.
+      stem_features=64,
+      stem_kernel=7,
+      block_features=(128, 64),
+      # Open: as many bottlenecks as ResNet-50 has in its first two blocks.
+      block_depths=(3, 4),
+      bottleneck_ratio=4,
+      # Open: kernels and width of the two convolutions to the maps.
+      head_features=64,
+      head_kernels=(3, 1),
+      momentum=0.9,
+    ),
+    edges=dict(
+      kind='roi',
+      features=(32, 16),
+      hidden=64,  # Open.
+      size=16,
+      mode='max',  # ROI pooling as cited (Faster R-CNN): no gradient to the boxes.
+      samples=2,
+      # Open: an axis-aligned edge has a box without area; pixels.
+      margin=2.0,
+      min_size=8.0,
+      learn_boxes=False,
+    ),
+    renderer=dict(
+      kind='templates',
+      # Open: the template and the width at which it is drawn, pixels.
+      size=32,
+      half_width=1.0,
+    ),
+    refiner=dict(
+      features=16,
+      output='linear',  # Open: paper stays exactly paper at the start.
+    ),
+    loss=dict(
+      kind='similarity',
+      measure='ms_ssim',
+      on='refined',
+      overlap_weight=1.0,
+      padding='valid',  # Open; the usual implementation.
+    ),
+    decision='each',
+    fit=None,
+  )
+  c.optim = dict(
+    name='adam',
+    lr=5e-4,
+    b1=0.6,
+    b2=0.9,
+    schedule='piecewise',
+    boundaries=(2 / 3,),  # The last 10 of 30 epochs.
+    factors=(0.1,),
+  )
+  c.eval = dict(
+    num_images=1000,
+    batch_size=100,
+    seed=1,
+    thresholds=(0.03, 0.05, 0.08),
+    capacities=(),
+    archive='',
   )
   return c
 
 
-def sweep():
-  """Ten seeds at both sides."""
-  for side in (64, 128):
-    for seed in range(10):
-      yield {'data.side': side, 'seed': seed}
+def sweep(name='seeds'):
+  """Entries of a sweep.
+
+  `seeds`: ten seeds at both sides. `looks`: what must work without retuning: line
+  widths, contrast, aliased lines, noise and other sides.
+  """
+  if name == 'seeds':
+    for side in (64, 128):
+      for seed in range(10):
+        yield {'data.side': side, 'seed': seed}
+  elif name == 'looks':
+    for side, width in ((64, 1.0), (64, 3.0), (64, 6.0), (128, 1.0), (128, 6.0)):
+      yield {'data.side': side, 'data.line_width': width}
+    for side in (48, 96, 256):
+      yield {'data.side': side}
+    for side in (64, 128):
+      yield {'data.side': side, 'data.line_width': 1.0, 'data.aliased': True}
+      yield {'data.side': side, 'data.contrast': 0.3}
+      yield {'data.side': side, 'data.noise': 0.1}
+  else:
+    raise ValueError(f"simple_shapes has the sweeps 'seeds' and 'looks'; got {name!r}.")

@@ -72,7 +72,8 @@ def test_attention_nodes_all_exist_and_lie_at_the_mean_of_their_map():
   assert nodes.positions.shape == (2, 3, 2)
   np.testing.assert_array_equal(nodes.prob, 1)
   np.testing.assert_allclose(nodes.attention.max(axis=(1, 2)), 1, rtol=1e-6)
-  weights = nodes.attention / nodes.attention.sum(axis=(1, 2), keepdims=True)
+  weights = np.asarray(nodes.attention)
+  weights = weights / weights.sum(axis=(1, 2), keepdims=True)
   x = (2 * np.arange(8) + 1) / 8 - 1
   expected = np.stack(
     [(weights.sum(1) * x[None, :, None]).sum(1), (weights.sum(2) * x[:, None]).sum(1)],

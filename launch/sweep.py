@@ -1,0 +1,104 @@
+"""Runs every entry of a config's sweep, one after another, and collects the results.
+
+  python -m launch.sweep --config=configs/simple_shapes.py --sweep=seeds \\
+      --workdir=DIR --output=results/simple_shapes/seeds.jsonl
+
+`sweep(name)` of the config file yields dicts of overrides; '' stands for the default.
+An entry's run lies in a folder of its own in the workdir and goes on where it was
+stopped. Each finished entry is one line of the output: its overrides and what
+`results.json` holds. Entries that stand there with the same config are not run again.
+"""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE[:VARIANT].')
+_SWEEP = flags.DEFINE_string('sweep', '', 'Which sweep of the config file.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.')
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON lines, one for each entry.')
+
+
+def entries(config_path, name):
+  """The dicts of overrides that `sweep(name)` of a config file yields.
+
+  Raises:
+    ValueError: the file has no sweep of that name.
+  """
+  spec = importlib.util.spec_from_file_location('sweep_config', config_path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'sweep'):
+    raise ValueError(f'{config_path} has no sweep().')
+  return list(module.sweep(name) if name else module.sweep())
+
+
+def slug(overrides):
+  """A folder name for one entry, for example 'data.side=64,seed=3'."""
+  text = ','.join(f'{key}={value}' for key, value in sorted(overrides.items()))
+  return ''.join(c if c.isalnum() or c in '.,=-_' else '_' for c in text) or 'base'
+
+
+def run(config, overrides_list, workdir, output, *, train):
+  """Runs what is missing.
+
+  Args:
+    config: ConfigDict that the overrides change.
+    overrides_list: dicts `{'dotted.key': value}`.
+    workdir: folder of the runs.
+    output: path of the JSON lines.
+    train: `(config, workdir) -> results`, for example `loop.train`.
+
+  Returns:
+    How many entries were run.
+  """
+  output = pathlib.Path(output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  done = []
+  if output.exists():
+    done = [json.loads(line) for line in output.read_text().splitlines() if line]
+  count = 0
+  for overrides in overrides_list:
+    entry = config.copy_and_resolve_references()
+    entry.update_from_flattened_dict(overrides)
+    plain = json.loads(entry.to_json())
+    if any(row['overrides'] == overrides and row['config'] == plain for row in done):
+      continue
+    print(f'== {slug(overrides)}', flush=True)
+    results = train(entry, str(pathlib.Path(workdir) / slug(overrides)))
+    if 'interrupted' in results:
+      break
+    with output.open('a') as file:
+      file.write(json.dumps({'overrides': overrides, **results}) + '\n')
+    count += 1
+  return count
+
+
+def main(argv):
+  del argv
+  # After the flags: a mistake in them is told at once, without loading jax.
+  from img2graph.training import errors
+  from img2graph.training import loop
+
+  path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
+  try:
+    run(
+      _CONFIG.value,
+      entries(path, _SWEEP.value),
+      _WORKDIR.value,
+      _OUTPUT.value,
+      train=loop.train,
+    )
+  except (ValueError, errors.SaveError, errors.NonFiniteError) as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir', 'output'])
+  app.run(main)

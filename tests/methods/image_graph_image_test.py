@@ -1,0 +1,132 @@
+"""Tests of img2graph/methods/image_graph_image.py."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import simple_shapes
+from img2graph import data
+from img2graph import methods
+
+
+@functools.cache
+def _recipe(variant):
+  """(config, method, variables, batch) of a smoke variant."""
+  config = simple_shapes.get_config(variant)
+  method = _build(config)
+  shapes = data.build('shapes', side=config.data.side, line_width=1.5)
+  batch = shapes.sample(jax.random.key(1), 8)
+  batch = {'image': batch['image']}
+  variables = jax.jit(method.init)(jax.random.key(0), batch)
+  return config, method, variables, batch
+
+
+def _build(config, **changes):
+  options = config.method.to_dict() | changes
+  return methods.build(train_steps=100, precision=config.precision, **options)
+
+
+VARIANTS = ['smoke', 'paper_smoke']
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_gradients_reach_every_parameter_and_are_finite(variant):
+  _, method, variables, batch = _recipe(variant)
+
+  @jax.jit
+  def gradients(variables):
+    def loss(params):
+      return method.loss(variables | {'params': params}, batch, jax.random.key(2), 50)
+
+    return jax.value_and_grad(loss, has_aux=True)(variables['params'])
+
+  (value, aux), grads = gradients(variables)
+  assert value.shape == () and np.isfinite(value)
+  assert float(aux['metrics']['loss']) == float(value)
+  assert set(aux['collections']) == set(variables) - {'params'}
+  for path, gradient in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(gradient).all(), path
+    assert np.abs(gradient).max() > 0, path
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_predictions_are_graphs_in_range(variant):
+  config, method, variables, batch = _recipe(variant)
+  graph = jax.jit(method.predict)(variables, batch['image'])
+  capacity = config.method.capacity
+  assert graph.nodes.shape == (8, capacity, 2)
+  assert graph.edge_prob.shape == (8, capacity, capacity)
+  assert np.abs(graph.nodes).max() < 1.5
+  for prob in (graph.node_prob, graph.edge_prob):
+    assert 0 <= np.min(prob) and np.max(prob) <= 1
+  np.testing.assert_array_equal(graph.edge_prob, np.swapaxes(graph.edge_prob, 1, 2))
+  again = jax.jit(method.reconstruct)(variables, batch['image'])
+  np.testing.assert_allclose(again['graph'].nodes, graph.nodes, atol=1e-5)
+  assert again['drawing'].shape[0] == 8 and again['drawing'].shape[-1] == 1
+
+
+def test_each_image_is_predicted_by_itself():
+  _, method, variables, batch = _recipe('smoke')
+  predict = jax.jit(method.predict)
+  together = predict(variables, batch['image'])
+  alone = predict(variables, batch['image'][3:4])
+  np.testing.assert_allclose(together.nodes[3], alone.nodes[0], atol=1e-4)
+  np.testing.assert_allclose(together.edge_prob[3], alone.edge_prob[0], atol=1e-4)
+
+
+def test_a_larger_capacity_only_adds_nodes():
+  config, method, variables, batch = _recipe('smoke')
+  wide = _build(config, capacity=12)
+  few = jax.jit(method.predict)(variables, batch['image'])
+  many = jax.jit(wide.predict)(variables, batch['image'])
+  np.testing.assert_allclose(few.nodes, many.nodes[:, :8], atol=1e-5)
+
+
+def test_an_edge_is_decided_by_its_least_probable_part():
+  config, method, variables, batch = _recipe('smoke')
+  each = method.predict(variables, batch['image'])
+  product = _build(config, decision='product').predict(variables, batch['image'])
+  assert (np.asarray(product.edge_prob) <= np.asarray(each.edge_prob) + 1e-6).all()
+  ends = np.minimum(each.node_prob[:, :, None], each.node_prob[:, None, :])
+  assert (np.asarray(each.edge_prob) <= ends + 1e-6).all()
+
+
+def test_a_target_replaces_the_image_in_the_loss_only():
+  _, method, variables, batch = _recipe('smoke')
+  key = jax.random.key(3)
+  plain, _ = method.loss(variables, batch, key, 0)
+  same, _ = method.loss(variables, batch | {'target': batch['image']}, key, 0)
+  other, _ = method.loss(variables, batch | {'target': batch['image'][::-1]}, key, 0)
+  np.testing.assert_allclose(plain, same, rtol=1e-6)
+  assert abs(float(other) - float(plain)) > 1e-3
+
+
+def test_bfloat16_stays_near_float32():
+  config, method, variables, batch = _recipe('smoke')
+  low = methods.build(train_steps=100, precision='bfloat16', **config.method.to_dict())
+  expected, _ = method.loss(variables, batch, jax.random.key(0), 0)
+  actual, _ = low.loss(variables, batch, jax.random.key(0), 0)
+  np.testing.assert_allclose(actual, expected, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'capacity': 1}, 'at least 2'),
+    ({'capacity': 0}, 'at least 2'),
+    ({'decision': 'vote'}, 'decision'),
+    ({'nodes': {'kind': 'crystal_ball'}}, 'method.nodes.kind'),
+    ({'loss': {'kind': 'pyramid', 'colour': 3}}, 'method.loss'),
+  ],
+)
+def test_wrong_options_are_refused_in_one_sentence(changes, message):
+  config = simple_shapes.get_config('smoke')
+  with pytest.raises(ValueError, match=message):
+    _build(config, **changes)
+
+
+def test_unknown_methods_are_refused():
+  with pytest.raises(ValueError, match='no method named'):
+    methods.build('alchemy', train_steps=1, precision='float32')
