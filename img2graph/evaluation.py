@@ -119,13 +119,14 @@ def predict_graphs(
       # Every process holds the whole batch and gives its devices their parts.
       batch = jax.make_array_from_callback(batch.shape, sharding, batch.__getitem__)
     found = jax.tree.map(np.asarray, run(variables, batch))
-    yield from _unbatched(found, len(group))
+    # Canonical graphs keep probabilities below one half if the threshold is lower.
+    yield from _unbatched(found, len(group), threshold=0)
 
 
-def _unbatched(graph, count):
+def _unbatched(graph, count, *, threshold):
   """The first `count` graphs of a batch as lists of nodes and edges."""
   for i in range(count):
-    yield graphs.to_lists(jax.tree.map(lambda x, i=i: x[i], graph))
+    yield graphs.to_lists(jax.tree.map(lambda x, i=i: x[i], graph), threshold)
 
 
 def _examples(source, *, num_images, seed):
@@ -205,7 +206,8 @@ def evaluate(
   def images():
     for chunk in _examples(data, num_images=num_images, seed=seed):
       if 'graph' in chunk:
-        trues.extend(_unbatched(chunk['graph'], len(chunk['image'])))
+        count = len(chunk['image'])
+        trues.extend(_unbatched(chunk['graph'], count, threshold=0.5))
       yield from chunk['image']
 
   found = list(predict_graphs(method, variables, images(), **options))

@@ -194,9 +194,9 @@ def test_predictions_are_canonical_and_contracted_only_when_asked_for():
     [0.2, 0.9, 1],
   ]
   pairs = list(zip(*geometry.node_pairs(NUM_NODES), strict=True))
-  for pair in ((0, 1), (1, 2), (1, 3)):
+  for pair, prob in (((0, 1), 0.9), ((1, 2), 0.9), ((1, 3), 0.9), ((0, 2), 0.4)):
     at = pairs.index(pair)
-    image[6 + at // 8, at % 8, 0] = 0.9
+    image[6 + at // 8, at % 8, 0] = prob
 
   def predict(**options):
     (found,) = evaluation.predict_graphs(
@@ -207,6 +207,7 @@ def test_predictions_are_canonical_and_contracted_only_when_asked_for():
   assert predict() == (3, [[0, 1], [1, 2]])
   assert predict(merge_radius=0.0, threshold=0.7) == (4, [[0, 1], [1, 2], [1, 3]])
   assert predict(contract_angle=10.0) == (2, [[0, 1]])
+  assert predict(threshold=0.3) == (3, [[0, 1], [0, 2], [1, 2]])
   # Node 1 is gone, and with it all edges.
   assert predict(threshold=0.85) == (0, [])
 
