@@ -104,16 +104,16 @@ def _read(path):
   if path.is_dir():
     raise ValueError(f'weights {path} should be a file, and it is a folder.')
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
+    with open(path, 'rb') as file:
+      loaded = np.load(file, allow_pickle=False)
+      # A lone array (.npy) is no archive; it has no '__meta__' either.
+      arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
   except PermissionError:
     raise ValueError(f'weights {path} cannot be read: permission denied.') from None
   except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError):
     raise ValueError(
       f'weights {path} are damaged, or no weights file at all.'
     ) from None
-  except AttributeError:  # A single array of .npy has no `files`.
-    raise ValueError(f'{path} is not a weights file of img2graph.') from None
   meta = _parse_meta(path, arrays.pop(_META, None))
   return meta, _nest(arrays)
 

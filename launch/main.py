@@ -109,6 +109,7 @@ def run(argv):
   from img2graph.training import loop
   from img2graph.training import parallel
 
+  sys.excepthook = _excepthook
   try:
     with errors.user_errors():
       parallel.initialize(
@@ -132,6 +133,13 @@ def run(argv):
   if results.get('interrupted') == signal.SIGINT:
     return 130
   return _DONE
+
+
+def _excepthook(kind, error, trace):
+  # When the first of several concurrent writes of a checkpoint fails, those behind it
+  # report to an event loop that is gone. The failure itself is raised in this thread.
+  if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+    sys.__excepthook__(kind, error, trace)
 
 
 if __name__ == '__main__':

@@ -53,8 +53,10 @@ class Checkpoints:
     self._directory = pathlib.Path(directory).absolute()
     self._keep = keep
     self._warn = warn
-    # orbax tells of every step it takes; its errors come as exceptions.
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    # orbax logs every step it takes and, for every thread that sees it, an error with
+    # its traceback; we raise the error once.
+    for name in ('absl', 'asyncio'):
+      logging.getLogger(name).setLevel(logging.CRITICAL)
     self._manager = None
     self._last_saved = None
 
@@ -84,7 +86,10 @@ class Checkpoints:
     """
     if step == self._last_saved:
       return
+    # orbax would wait too, but then an error would be told of the wrong step.
+    self.wait()
     arrays = states.flatten(state)
+    self._check_room(step, sum(a.nbytes for a in arrays.values()))
     positions = None
     if data_state is not None:
       gathered = parallel.gather_bytes(data_state)
@@ -154,6 +159,19 @@ class Checkpoints:
         f'({next(iter(broken.values()))}); remove them to start anew.'
       )
     return None
+
+  def _check_room(self, step, needed):
+    """Raises SaveError before a write that cannot succeed is begun."""
+    free = shutil.disk_usage(self._existing_folder()).free
+    needed += needed // 20 + 2**16  # Names and shapes take room too.
+    if free < needed:
+      raise errors.SaveError(
+        f'cannot save step {step}: there is no room left on the disk '
+        f'({free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed); {self.last_good()}.'
+      )
+
+  def _existing_folder(self):
+    return next(p for p in [self._directory, *self._directory.parents] if p.is_dir())
 
   def _read(self, step, like):
     target = states.flatten(like)

@@ -105,9 +105,14 @@ class Speed:
     left = (self._train_steps - step) / max(overall, 1e-9)
     return (
       f'step {step}/{self._train_steps}  {step / self._train_steps:4.0%}  '
-      f'loss {metrics["loss"]:.4g}  {rate:.3g} steps/s  '
-      f'{rate * self._batch_size:.4g} images/s  {format_seconds(left)} left'
+      f'loss {metrics["loss"]:.4g}  {_short(rate)} steps/s  '
+      f'{_short(rate * self._batch_size)} images/s  {format_seconds(left)} left'
     )
+
+
+def _short(value):
+  # Three digits without an exponent.
+  return f'{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}'
 
 
 def format_seconds(seconds):

@@ -15,6 +15,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import pathlib
 import signal
@@ -26,8 +27,12 @@ import numpy as np
 from PIL import Image
 
 from img2graph import data
+from img2graph import evaluation
 from img2graph import methods
+from img2graph import metrics
+from img2graph import plotting
 from img2graph import weights
+from img2graph.data import archives
 from img2graph.training import checkpoint
 from img2graph.training import errors
 from img2graph.training import feed
@@ -132,6 +137,11 @@ class _Plan:
   mesh: Any
   checkpoints: checkpoint.Checkpoints
   exam: Any
+
+  @functools.cached_property
+  def reconstruct(self):
+    """The method's, compiled once."""
+    return jax.jit(self.method.reconstruct)
 
   @property
   def samples(self):
@@ -395,19 +405,19 @@ class _Exam:
   def __init__(self, config, method, source):
     self._options = config['eval']
     archive = self._options.get('archive', '')
-    if archive and not pathlib.Path(archive).is_file():
-      raise errors.UserError(f'there is no archive {archive} (config.eval.archive).')
-    self._data = archive or source
+    # Read now: a path that is wrong should not show after hours of training.
+    self._data = (
+      archives.load(archive, spread=self._options['num_images']) if archive else source
+    )
+    self._train_steps = config['train_steps']
     # Built once: each has its own compiled prediction.
+    self._loss_fn = jax.jit(method.loss)
     self._methods = {'': method}
     for capacity in self._options.get('capacities', ()):
       self._methods[f'capacity_{capacity}'] = _build_method(config, capacity=capacity)
 
   def scores(self, state, *, final=False):
     """Scores by name; those at other capacities only at the end."""
-    # Here, not above: training alone needs none of it.
-    from img2graph import evaluation
-
     variables = jax.device_get(state.eval_variables)
     scores = {}
     for name, method in self._methods.items():
@@ -421,9 +431,31 @@ class _Exam:
         batch_size=self._options['batch_size'],
         seed=self._options['seed'],
         thresholds=tuple(self._options['thresholds']),
+        sharding=parallel.local_sharded(),
       )
       scores |= {name: found} if name else found
+    # Without true graphs there are no figures at thresholds.
+    if 'at' not in scores:
+      scores['loss'] = self._loss(variables)
     return scores
+
+  def _loss(self, variables):
+    """Mean of the training loss at the end of its schedule, over the images."""
+    options, source = self._options, self._data
+    key = jax.random.key(options['seed'])
+    sample, total, count = None, 0.0, 0
+    if hasattr(source, 'sample'):
+      sample = jax.jit(source.sample, static_argnums=1)
+    else:
+      size = min(options['batch_size'], source.size)
+      batches = source.iterate(seed=options['seed'], batch_size=size)
+    while count < options['num_images']:
+      step_key = jax.random.fold_in(key, count)
+      batch = sample(step_key, options['batch_size']) if sample else next(batches)
+      loss, _ = self._loss_fn(variables, batch, step_key, self._train_steps)
+      total += float(loss) * len(batch['image'])
+      count += len(batch['image'])
+    return total / count
 
 
 class _Clock:
@@ -574,11 +606,15 @@ class _Run:
     with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
       with self._stop.at_once():
         scores = self._plan.exam.scores(state, final=final)
-      flat = logging.flatten_scores(scores, 'eval/')
-      self._metrics.write(step, flat)
-      self._console.say(f'step {step}  ' + summary(scores))
+      self._tell(step, scores)
       return scores
     return None
+
+  def _tell(self, step, scores):
+    flat = headline(scores)
+    self._metrics.write(step, {f'eval/{n}': v for n, v in flat.items()})
+    shown = '  '.join(f'{n} {v:.4f}' for n, v in flat.items())
+    self._console.say(f'step {step}  {shown}')
 
   def _final_scores(self, state, scores):
     """The scores of the last step; None if they were cut short."""
@@ -586,7 +622,10 @@ class _Run:
       return scores
     with contextlib.suppress(interrupt.Interrupted):
       with self._stop.at_once():
-        return self._plan.exam.scores(state, final=True)
+        scores = self._plan.exam.scores(state, final=True)
+      if not self._metrics.has(int(state.step), 'eval/'):
+        self._tell(int(state.step), scores)
+      return scores
     return None
 
   def _panel(self, state, step):
@@ -610,8 +649,6 @@ class _Run:
 
 def _panel_pixels(plan, state):
   """A picture `[H, W, 3]` uint8 of a few images of the evaluation's seed."""
-  from img2graph import plotting
-
   seed = plan.config['eval']['seed']
   if plan.samples:
     sample = jax.jit(plan.source.sample, static_argnums=1)
@@ -619,22 +656,33 @@ def _panel_pixels(plan, state):
   else:
     count = min(_PANEL_IMAGES, plan.source.size)
     batch = next(iter(plan.source.iterate(seed=seed, batch_size=count)))
-  images = np.asarray(batch['image'])
+  batch = jax.device_get(batch)
   variables = jax.device_get(state.eval_variables)
-  made = jax.device_get(jax.jit(plan.method.reconstruct)(variables, images))
-  return plotting.panel(images, made.get('refined', made['drawing']), made['graph'])
+  made = jax.device_get(plan.reconstruct(variables, batch['image']))
+  picture = plotting.panel(
+    batch['image'],
+    made['drawing'],
+    made['graph'],
+    refined=made.get('refined'),
+    true_graphs=batch.get('graph'),
+  )
+  return np.asarray(picture)
 
 
 def _write_png(path, pixels):
-  partial = path.with_suffix('.partial')
-  Image.fromarray(np.asarray(pixels)).save(partial, format='PNG')
-  partial.replace(path)
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, format='PNG')
+  logging.write_atomically(path, buffer.getvalue())
 
 
-def summary(scores):
-  """The first few scores in one line."""
-  flat = logging.flatten_scores(scores)
-  return '  '.join(f'{n} {v:.4g}' for n, v in list(flat.items())[:6])
+def headline(scores):
+  """The scores that a person looks at first, `{name: float}`."""
+  flat = dict(metrics.headline(scores))
+  flat |= {n: v for n, v in scores.items() if n == 'loss'}
+  for name, value in scores.items():
+    if name.startswith('capacity_'):
+      flat |= {f'{name}/{n}': v for n, v in metrics.headline(value).items()}
+  return flat | logging.flatten_scores({'predicted': scores['predicted']})
 
 
 def _plain(value):

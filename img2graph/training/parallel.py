@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType
+from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
@@ -64,6 +65,12 @@ def replicated(mesh):
 def sharded(mesh):
   """The sharding of a batch: its leading axis is split over all devices."""
   return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def local_sharded():
+  """As `sharded`, over the devices of this process alone."""
+  devices = np.array(jax.local_devices())
+  return NamedSharding(Mesh(devices, ('data',)), PartitionSpec('data'))
 
 
 def check_batch_size(batch_size):

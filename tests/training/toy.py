@@ -6,6 +6,7 @@ Run as a program it is `launch.main` with these registered:
 
 import pathlib
 import sys
+import time
 import types
 
 if __name__ == '__main__':
@@ -92,11 +93,13 @@ def build_method(*, train_steps, precision, capacity, width, nan_at=-1):
 class Numbers:
   """An iterator over images drawn from a counter, with its position."""
 
-  def __init__(self, seed, batch_size, process_index, process_count, side, size):
+  def __init__(
+    self, seed, batch_size, process_index, process_count, side, size, delay=0.0
+  ):
     self._first = process_index * (batch_size // process_count)
     self._local = batch_size // process_count
     self._batch_size, self._seed, self._side = batch_size, seed, side
-    self._size = size
+    self._size, self._delay = size, delay
     self._at = 0
 
   def __iter__(self):
@@ -105,6 +108,7 @@ class Numbers:
   def __next__(self):
     start = self._at * self._batch_size + self._first
     self._at += 1
+    time.sleep(self._delay)
     images = [
       np.random.default_rng([self._seed, i % self._size]).random(
         (self._side, self._side, 1), np.float32
@@ -120,17 +124,35 @@ class Numbers:
     self._at = int(state)
 
 
-def source(*, side=16, size=1000):
-  """A `HostSource` of `Numbers`."""
+def source(*, side=16, size=1000, delay=0.0):
+  """A `HostSource` of `Numbers`; each batch takes `delay` seconds."""
 
   def iterate(*, seed, batch_size, process_index=0, process_count=1):
-    return Numbers(seed, batch_size, process_index, process_count, side, size)
+    return Numbers(seed, batch_size, process_index, process_count, side, size, delay)
 
   return sources.HostSource(iterate=iterate, side=side, size=size)
 
 
+def device_source(*, side=16, level=1.0):
+  """A `DeviceSource` of noise up to `level`, with one true graph for all."""
+  if level <= 0:
+    raise ValueError(f'level must be positive; got {level}.')
+
+  def sample(key, batch_size):
+    keys = jax.random.split(key, batch_size)
+    images = jax.vmap(lambda k: jax.random.uniform(k, (side, side, 1)))(keys)
+    true = graph.Graph(
+      jnp.broadcast_to(jnp.array([[-0.5, 0.0], [0.5, 0.0]])[None], (batch_size, 2, 2)),
+      jnp.ones((batch_size, 2)),
+      jnp.broadcast_to((1 - jnp.eye(2))[None], (batch_size, 2, 2)),
+    )
+    return {'image': level * images, 'graph': true}
+
+  return sources.DeviceSource(sample=sample, side=side)
+
+
 def get_config(variant='device'):
-  """Variants: 'device' (Simple Shapes), 'host' (the toy source)."""
+  """Variants: 'device' (images drawn there), 'host' (made on the host)."""
   if variant not in ('device', 'host'):
     raise ValueError(f'the toy has the variants device and host; got {variant!r}.')
   c = ml_collections.ConfigDict()
@@ -143,9 +165,9 @@ def get_config(variant='device'):
   c.checkpoint_every = 5
   c.panel_every = 0
   c.keep_checkpoints = 2
-  c.data = dict(source='shapes', side=16, line_width=1.5)
+  c.data = dict(source='toy_device', side=16, level=1.0)
   if variant == 'host':
-    c.data = dict(source='toy', side=16)
+    c.data = dict(source='toy', side=16, delay=0.0)
   c.method = dict(name='toy', capacity=4, width=3, nan_at=-1)
   c.optim = dict(name='adam', lr=1e-2, schedule='cosine', clip_norm=1.0, ema=0.0)
   c.eval = dict(
@@ -159,20 +181,30 @@ def get_config(variant='device'):
   return c
 
 
-def register(modules=sys.modules, readers=None):
+def register(monkeypatch=None):
   """Makes the method and the source known as 'toy'.
 
   Args:
-    modules: where Python finds modules.
-    readers: where `data.build` finds sources.
+    monkeypatch: pytest's, to undo it after the test; None for good.
   """
   method_module = types.ModuleType('img2graph.methods.toy')
   method_module.build = build_method
-  modules['img2graph.methods.toy'] = method_module
   source_module = types.ModuleType('img2graph.data.toy')
   source_module.source = source
-  modules['img2graph.data.toy'] = source_module
-  (data._MODULES if readers is None else readers)['toy'] = 'toy'
+  device_module = types.ModuleType('img2graph.data.toy_device')
+  device_module.source = device_source
+  changes = [
+    (sys.modules, 'img2graph.methods.toy', method_module),
+    (sys.modules, 'img2graph.data.toy', source_module),
+    (sys.modules, 'img2graph.data.toy_device', device_module),
+    (data._MODULES, 'toy', 'toy'),
+    (data._MODULES, 'toy_device', 'toy_device'),
+  ]
+  for place, name, value in changes:
+    if monkeypatch is None:
+      place[name] = value
+    else:
+      monkeypatch.setitem(place, name, value)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,51 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from img2graph.training import interrupt
+
+
+def test_sigterm_is_noted_and_the_handlers_come_back():
+  before = signal.getsignal(signal.SIGTERM)
+  with interrupt.StopSignal() as stop:
+    assert not stop.requested
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.requested and stop.signum == signal.SIGTERM
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_ctrl_c_interrupts_as_usual():
+  with pytest.raises(KeyboardInterrupt):
+    with interrupt.StopSignal() as stop:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert stop.requested
+      os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_may_be_cut_short_is_left_at_once():
+  reached = []
+  with interrupt.StopSignal() as stop:
+    with pytest.raises(interrupt.Interrupted):
+      with stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append('after the signal')
+    with pytest.raises(interrupt.Interrupted):
+      with stop.at_once():
+        reached.append('after the request')
+  assert not reached
+
+
+def test_in_another_thread_nothing_is_caught():
+  before = signal.getsignal(signal.SIGTERM)
+  found = []
+
+  def enter():
+    with interrupt.StopSignal():
+      found.append(signal.getsignal(signal.SIGTERM))
+
+  thread = threading.Thread(target=enter)
+  thread.start()
+  thread.join()
+  assert found == [before]

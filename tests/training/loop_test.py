@@ -1,0 +1,354 @@
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from PIL import Image
+
+from img2graph import plotting
+from img2graph import weights
+from img2graph.training import errors
+from img2graph.training import logging
+from img2graph.training import loop
+from img2graph.training import parallel
+from tests.training import toy
+
+PROGRAM = pathlib.Path(toy.__file__)
+ROOT = PROGRAM.parents[2]
+
+
+@pytest.fixture(autouse=True)
+def toy_method(monkeypatch):
+  toy.register(monkeypatch)
+
+
+def run(workdir, variant='device', evaluate=False, **changes):
+  """Trains the toy; returns (results, what was shown, warnings)."""
+  config = toy.get_config(variant)
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  out, err = io.StringIO(), io.StringIO()
+  console = logging.Console(out=out, err=err)
+  results = loop.train(config, workdir, evaluate=evaluate, console=console)
+  return results, out.getvalue(), err.getvalue()
+
+
+def rows(workdir):
+  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def final_variables(workdir):
+  return weights.load(pathlib.Path(workdir) / 'weights.npz')[0]
+
+
+def start(workdir, *flags, devices=1, variant='device'):
+  """Starts the toy as a program of its own."""
+  config = f'{PROGRAM.parent / "toy_config.py"}:{variant}'
+  command = [sys.executable, str(PROGRAM), f'--config={config}', *flags]
+  command.append(f'--workdir={workdir}')
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
+  pipe = subprocess.PIPE
+  return subprocess.Popen(
+    command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
+  )
+
+
+def finish(process, status=0):
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == status, out + err
+  return out, err
+
+
+def wait_for(path, process):
+  while not path.exists():
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.01)
+
+
+def test_a_run_leaves_all_that_it_should(tmp_path):
+  results, shown, warned = run(
+    tmp_path, evaluate=True, eval_every=10, panel_every=20, eval__capacities=(3,)
+  )
+  assert not warned
+  assert shown.count(' steps/s ') == 10
+  names = {p.name for p in tmp_path.iterdir()}
+  assert names >= {
+    'config.json', 'checkpoints', 'metrics.jsonl', 'panels', 'weights.npz',
+    'results.json',
+  }  # fmt: skip
+  assert json.loads((tmp_path / 'results.json').read_text()) == results
+  assert results['step'] == 20 and results['images_seen'] == 160
+  assert results['seed'] == 3 and results['config']['method']['width'] == 3
+  assert set(results['scores']['at']) == set(results['scores']['capacity_3']['at'])
+  assert results['wall_clock']['total_seconds'] > results['wall_clock']['train_seconds']
+  assert {'code', 'versions', 'hardware', 'config_hash'} <= set(results)
+  steps = [row['step'] for row in rows(tmp_path) if 'loss' in row]
+  assert steps == list(range(2, 21, 2))
+  evaluated = [row['step'] for row in rows(tmp_path) if 'eval/f1@0.5' in row]
+  assert evaluated == [10, 20]
+  assert [p.name for p in (tmp_path / 'panels').iterdir()] == ['step_000020.png']
+  Image.open(tmp_path / 'panels' / 'step_000020.png').verify()
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['15', '20']
+  _, variables, meta = weights.load_method(tmp_path / 'weights.npz')
+  assert meta['card']['step'] == 20 and 'statistics' in variables
+
+
+def test_the_same_call_again_trains_no_further_and_gives_the_same_scores(tmp_path):
+  first, _, _ = run(tmp_path, evaluate=True, train_steps=4)
+  before = (tmp_path / 'metrics.jsonl').read_text()
+  again, shown, _ = run(tmp_path, evaluate=True, train_steps=4)
+  assert 'going on from step 4' in shown
+  assert again['scores'] == first['scores']
+  assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+@pytest.mark.parametrize('variant', ['device', 'host'])
+def test_stopping_and_going_on_changes_no_bit(tmp_path, variant, monkeypatch):
+  options = dict(variant=variant, optim__ema=0.9, panel_every=7)
+  run(tmp_path / 'whole', **options)
+
+  def draw(*args, **kwargs):
+    # The panel of step 7 is drawn while the signal comes.
+    os.kill(os.getpid(), signal.SIGTERM)
+    return plotting.Image.new('RGB', (4, 4))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(plotting, 'panel', draw)
+    results, shown, _ = run(tmp_path / 'parts', **options)
+  assert results == {'interrupted': signal.SIGTERM, 'step': 7}
+  assert 'stopped at step 7, saved; the same command goes on.' in shown
+  assert not (tmp_path / 'parts' / 'results.json').exists()
+  results, shown, _ = run(tmp_path / 'parts', **options)
+  assert 'going on from step 7' in shown and results['step'] == 20
+  whole, parts = (final_variables(tmp_path / name) for name in ('whole', 'parts'))
+  chex.assert_trees_all_equal(whole, parts)
+  assert rows(tmp_path / 'whole') == rows(tmp_path / 'parts')
+  # The panel that was cut short was drawn after all.
+  assert len(list((tmp_path / 'parts' / 'panels').iterdir())) == 2
+
+
+def test_a_broken_checkpoint_costs_steps_but_changes_no_bit(tmp_path):
+  run(tmp_path / 'whole')
+  shutil.copytree(tmp_path / 'whole', tmp_path / 'broken')
+  shutil.rmtree(tmp_path / 'broken' / 'checkpoints' / '20' / 'state')
+  _, shown, warned = run(tmp_path / 'broken')
+  assert 'checkpoint 20' in warned and 'is broken' in warned
+  assert 'using step 15' in warned and 'going on from step 15' in shown
+  whole, mended = (final_variables(tmp_path / name) for name in ('whole', 'broken'))
+  chex.assert_trees_all_equal(whole, mended)
+  assert rows(tmp_path / 'whole') == rows(tmp_path / 'broken')
+
+
+def use_one_device(monkeypatch):
+  mesh = jax.make_mesh(
+    (1,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
+  )
+  monkeypatch.setattr(parallel, 'make_mesh', lambda: mesh)
+
+
+@pytest.mark.parametrize('variant', ['device', 'host'])
+def test_one_device_learns_what_four_do(tmp_path, variant, monkeypatch):
+  run(tmp_path / 'four', variant=variant)
+  use_one_device(monkeypatch)
+  run(tmp_path / 'one', variant=variant)
+  four, one = (final_variables(tmp_path / name) for name in ('four', 'one'))
+  chex.assert_trees_all_close(four, one, rtol=1e-5, atol=1e-6)
+
+
+# Slow enough to be stopped in the middle.
+SLOW = dict(train_steps=100, log_every=10, checkpoint_every=10, data__delay=0.02)
+SLOW_FLAGS = [f'--config.{n.replace("__", ".")}={v}' for n, v in SLOW.items()]
+
+
+def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
+  tmp_path, monkeypatch
+):
+  parts = tmp_path / 'parts'
+  for step in (10, 40):
+    process = start(parts, '--mode=train', *SLOW_FLAGS, variant='host')
+    wait_for(parts / 'checkpoints' / str(step), process)
+    process.kill()
+    process.communicate()
+  out, err = finish(start(parts, '--mode=train', *SLOW_FLAGS, variant='host'))
+  assert 'going on from step' in out and not err
+  use_one_device(monkeypatch)
+  run(tmp_path / 'whole', variant='host', **SLOW)
+  whole, parts = (final_variables(tmp_path / name) for name in ('whole', 'parts'))
+  chex.assert_trees_all_equal(whole, parts)
+  assert rows(tmp_path / 'whole') == rows(tmp_path / 'parts')
+
+
+def test_two_processes_stop_together_and_learn_what_one_does(tmp_path):
+  def start_pair():
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      port = free.getsockname()[1]
+    meeting = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *SLOW_FLAGS]
+    return [
+      start(
+        tmp_path / 'two',
+        '--mode=train',
+        f'--process_id={i}',
+        *meeting,
+        variant='host',
+        devices=2,
+      )
+      for i in range(2)
+    ]
+
+  pair = start_pair()
+  wait_for(tmp_path / 'two' / 'checkpoints' / '10', pair[0])
+  pair[1].terminate()  # Either may be told; both stop after the same step.
+  shown = [finish(process)[0] for process in pair]
+  assert 'stopped at step' in shown[0] and 'stopped' not in shown[1]
+  stopped = max(int(p.name) for p in (tmp_path / 'two' / 'checkpoints').iterdir())
+  assert 10 < stopped < 100
+  # One process cannot take two positions in the data: it is told so.
+  with pytest.raises(errors.UserError, match='of 2 processes; got 1'):
+    run(tmp_path / 'two', variant='host', **SLOW)
+  for process in start_pair():
+    finish(process)
+  results = json.loads((tmp_path / 'two' / 'results.json').read_text())
+  assert results['hardware']['processes'] == 2 and results['hardware']['devices'] == 4
+  run(tmp_path / 'one', variant='host', **SLOW)
+  one, two = (final_variables(tmp_path / name) for name in ('one', 'two'))
+  chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_one(tmp_path):
+  with pytest.raises(errors.NonFiniteError) as caught:
+    run(tmp_path, method__nan_at=12, log_every=10)
+  message = str(caught.value)
+  # Step 13 is the first to see it; step 15 would have been saved.
+  assert 'not finite at step 13' in message
+  assert f'the last good checkpoint is step 10 in {tmp_path}' in message
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['10', '5']
+  assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+
+
+def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
+  def write(path, data):
+    if path.name == 'results.json':
+      raise OSError(28, 'No space left on device')
+    return original(path, data)
+
+  original = logging.write_atomically
+  monkeypatch.setattr(logging, 'write_atomically', write)
+  with pytest.raises(errors.SaveError) as caught:
+    run(tmp_path)
+  assert str(caught.value) == (
+    'there is no room left on the disk; '
+    f'the last good checkpoint is step 20 in {tmp_path / "checkpoints"}.'
+  )
+
+
+def test_evaluation_alone_scores_the_newest_checkpoint_by_its_average(tmp_path):
+  run(tmp_path, optim__ema=0.9)
+  (tmp_path / 'results.json').unlink()
+  config = toy.get_config()
+  config.optim.ema = 0.9
+  config.eval.num_images = 8  # How it is judged may differ.
+  console = logging.Console(out=io.StringIO())
+  results = loop.evaluate(config, tmp_path, console=console)
+  assert results['step'] == 20 and results['scores']['images'] == 8
+  assert json.loads((tmp_path / 'results.json').read_text()) == results
+  config.optim.lr = 1.0
+  with pytest.raises(errors.UserError, match='optim.lr'):
+    loop.evaluate(config, tmp_path, console=console)
+  with pytest.raises(errors.UserError, match='no checkpoint in'):
+    loop.evaluate(config, tmp_path / 'elsewhere', console=console)
+
+
+def test_images_without_graphs_are_judged_by_their_loss(tmp_path):
+  results, shown, _ = run(tmp_path, 'host', evaluate=True, optim__lr=1e-6)
+  assert set(results['scores']) == {'images', 'predicted', 'loss'}
+  # Untrained it draws near nothing: the loss is that of uniform noise, E[x^2] = 1/3.
+  np.testing.assert_allclose(results['scores']['loss'], 1 / 3, rtol=0.2)
+  assert 'step 20  loss 0.' in shown
+
+
+def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
+  run(tmp_path, train_steps=2)
+  before = (tmp_path / 'config.json').read_text()
+  with pytest.raises(errors.UserError) as caught:
+    run(tmp_path, train_steps=3, optim__lr=0.5)
+  message = str(caught.value)
+  assert 'optim.lr (0.01 there, 0.5 here)' in message
+  assert 'train_steps (2 there, 3 here)' in message and 'seed' not in message
+  assert (tmp_path / 'config.json').read_text() == before
+  (tmp_path / 'config.json').write_text('{"a"')
+  with pytest.raises(errors.UserError, match='config.json is damaged'):
+    run(tmp_path, train_steps=2)
+  (tmp_path / 'config.json').unlink()
+  with pytest.raises(errors.UserError, match='no config.json'):
+    run(tmp_path, train_steps=2)
+  file = tmp_path / 'a file'
+  file.write_text('')
+  with pytest.raises(errors.UserError, match='is a file; it should be a folder'):
+    run(file)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(batch_size=6), 'multiple of the number of devices (4); got 6'),
+    (dict(batch_size=-8), 'config.batch_size must be a positive whole number; got -8'),
+    (dict(train_steps=0), 'config.train_steps must be'),
+    (dict(log_every=0), 'config.log_every must be'),
+    (dict(checkpoint_every=-1), 'config.checkpoint_every must be'),
+    (dict(keep_checkpoints=0), 'config.keep_checkpoints must be'),
+    (dict(seed=-1), 'config.seed must be'),
+    (dict(method__capacity=1), 'config.method.capacity must be at least 2; got 1'),
+    (dict(method__capacity=0), 'config.method.capacity must be at least 2; got 0'),
+    (dict(method__width=-3), 'config.method: method.width must be positive; got -3'),
+    (dict(method__name='magic'), "config.method: there is no method named 'magic'"),
+    (dict(data__side=-16), 'config.data.side must be'),
+    (dict(data__source='webcam'), 'config.data: there is no data source'),
+    (dict(data__level=-1.0), 'config.data: level must be positive'),
+    (dict(optim__lr=0.0), 'config.optim: optim.lr must be positive'),
+    (dict(optim__ema=1.0), 'config.optim.ema must be'),
+    (dict(eval__num_images=0), 'config.eval.num_images must be'),
+    (dict(eval__batch_size=-2), 'config.eval.batch_size must be'),
+    (dict(eval__thresholds=()), 'config.eval.thresholds must be'),
+    (dict(eval__capacities=(4, 1)), 'config.eval.capacities must each be at least 2'),
+    (dict(eval__archive='nowhere.npz'), 'config.eval: '),
+  ],
+)
+def test_a_config_that_no_run_can_have_is_refused(tmp_path, changes, words):
+  with pytest.raises(errors.UserError) as caught:
+    run(tmp_path / 'new', **changes)
+  message = str(caught.value)
+  assert words in message and '\n' not in message
+  assert not (tmp_path / 'new').exists()
+
+
+def test_what_the_config_lacks_is_named(tmp_path):
+  config = toy.get_config().to_dict()
+  del config['eval']['seed'], config['panel_every']
+  with pytest.raises(errors.UserError, match='lacks panel_every, eval.seed'):
+    loop.train(config, tmp_path / 'new')
+
+
+def test_data_that_fail_on_the_way_are_the_users_to_mend(tmp_path, monkeypatch):
+  def fail(self):
+    if self._at > 3:
+      raise OSError(5, 'Input/output error', 'image_7.png')
+    return original(self)
+
+  original = toy.Numbers.__next__
+  monkeypatch.setattr(toy.Numbers, '__next__', fail)
+  with pytest.raises(errors.UserError, match='config.data: Input/.* image_7.png'):
+    run(tmp_path, 'host')

@@ -1,0 +1,110 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from img2graph.training import optim
+
+
+def run_steps(tx, params, grads, count):
+  state = tx.init(params)
+  for _ in range(count):
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def test_cosine_falls_from_lr_to_its_final_fraction_after_warmup():
+  rate = optim.build_schedule(
+    lr=2.0, train_steps=110, warmup_steps=10, final_fraction=0.1
+  )
+  np.testing.assert_allclose(rate(0), 0)
+  np.testing.assert_allclose(rate(5), 1.0)
+  np.testing.assert_allclose(rate(10), 2.0)
+  np.testing.assert_allclose(rate(60), 2 * 0.55, rtol=1e-6)
+  np.testing.assert_allclose(rate(110), 0.2, rtol=1e-6)
+  np.testing.assert_allclose(rate(500), 0.2, rtol=1e-6)
+
+
+def test_cosine_agrees_with_optax():
+  ours = optim.build_schedule(lr=3e-3, train_steps=50, final_fraction=0.02)
+  theirs = optax.cosine_decay_schedule(3e-3, 50, alpha=0.02)
+  for step in range(0, 51, 5):
+    np.testing.assert_allclose(ours(step), theirs(step), rtol=1e-5)
+
+
+def test_piecewise_takes_steps_and_shares_of_the_run():
+  rate = optim.build_schedule(
+    lr=1.0,
+    train_steps=30,
+    schedule='piecewise',
+    boundaries=(2 / 3, 25),
+    factors=(0.1, 0.5),
+  )
+  found = [float(rate(step)) for step in (0, 19, 20, 24, 25, 29)]
+  np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.5, 0.5], rtol=1e-6)
+
+
+def test_constant_stays():
+  rate = optim.build_schedule(lr=0.3, train_steps=10, schedule='constant')
+  np.testing.assert_allclose([rate(0), rate(10)], 0.3, rtol=1e-6)
+
+
+def test_adam_takes_the_textbook_step():
+  tx, _ = optim.build(
+    name='adam', lr=0.1, train_steps=9, schedule='constant', b1=0.6, b2=0.9
+  )
+  grads = {'w': jnp.array([[2.0, -3.0]])}
+  found = run_steps(tx, {'w': jnp.zeros((1, 2))}, grads, 2)
+  # With equal gradients both bias-corrected means are exact: steps of lr * sign.
+  np.testing.assert_allclose(found['w'], [[-0.2, 0.2]], rtol=1e-5)
+
+
+def test_decoupled_weight_decay_spares_vectors():
+  options = dict(lr=0.1, train_steps=9, schedule='constant', weight_decay=0.5)
+  params = {'kernel': jnp.full((2, 2), 4.0), 'bias': jnp.full((2,), 4.0)}
+  grads = {'kernel': jnp.zeros((2, 2)), 'bias': jnp.zeros(2)}
+  for name in ('adamw', 'sgd'):
+    tx, _ = optim.build(name=name, **options)
+    found = run_steps(tx, params, grads, 1)
+    np.testing.assert_allclose(found['kernel'], 4 * (1 - 0.1 * 0.5), rtol=1e-6)
+    np.testing.assert_allclose(found['bias'], 4.0)
+
+
+def test_sgd_with_momentum_and_clipping_takes_the_textbook_step():
+  tx, _ = optim.build(
+    name='sgd',
+    lr=1.0,
+    train_steps=9,
+    schedule='constant',
+    momentum=0.5,
+    clip_norm=1.0,
+  )
+  grads = {'w': jnp.array([3.0, 4.0])}  # Clipped to (0.6, 0.8).
+  found = run_steps(tx, {'w': jnp.zeros(2)}, grads, 2)
+  np.testing.assert_allclose(found['w'], [-0.6 * 2.5, -0.8 * 2.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    (dict(lr=0.0), 'lr must be positive'),
+    (dict(name='rmsprop'), "got 'rmsprop'"),
+    (dict(schedule='step'), "got 'step'"),
+    (dict(warmup_steps=11), 'warmup_steps must be'),
+    (dict(final_fraction=2.0), 'final_fraction'),
+    (dict(schedule='piecewise', boundaries=(3,), factors=()), 'equally long'),
+    (dict(schedule='piecewise', boundaries=(5, 3), factors=(1, 1)), 'must ascend'),
+    (dict(boundaries=(3,), factors=(1,)), 'need schedule piecewise'),
+    (dict(weight_decay=0.1), "needs name 'adamw'"),
+    (dict(clip_norm=-1.0), 'must not be negative'),
+  ],
+)
+def test_wrong_options_are_named(options, words):
+  with pytest.raises(ValueError, match=words):
+    optim.build(**(dict(name='adam', lr=1e-3, train_steps=10) | options))
+
+
+def test_an_unknown_option_is_refused():
+  with pytest.raises(TypeError, match='learning_rate'):
+    optim.build(name='adam', lr=1e-3, train_steps=10, learning_rate=1)

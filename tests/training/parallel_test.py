@@ -1,0 +1,58 @@
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from img2graph.training import parallel
+
+
+def test_the_mesh_has_all_devices_on_one_automatic_axis():
+  mesh = parallel.make_mesh()
+  assert mesh.shape == {'data': 4}
+  assert mesh.axis_types == (AxisType.Auto,)
+
+
+def test_a_global_batch_is_split_over_devices_in_order():
+  batch = {'image': np.arange(8.0).reshape(8, 1), 'graph': (np.arange(8),)}
+  found = parallel.global_batch(batch, parallel.sharded(parallel.make_mesh()))
+  assert isinstance(found['image'], jax.Array)
+  np.testing.assert_array_equal(found['image'], batch['image'])
+  shards = [
+    np.asarray(s.data).ravel().tolist() for s in found['image'].addressable_shards
+  ]
+  assert shards == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_shardings_replicate_and_split():
+  mesh = parallel.make_mesh()
+  assert parallel.replicated(mesh).is_fully_replicated
+  for sharding in (parallel.sharded(mesh), parallel.local_sharded()):
+    assert sharding.shard_shape((8, 3)) == (2, 3)
+
+
+@pytest.mark.parametrize('batch_size', [0, -4, 6])
+def test_a_batch_that_devices_cannot_share_is_refused(batch_size):
+  with pytest.raises(ValueError, match=rf'devices \(4\); got {batch_size}'):
+    parallel.check_batch_size(batch_size)
+  parallel.check_batch_size(8)
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    (dict(coordinator='localhost:1'), 'go together'),
+    (dict(num_processes=2, process_id=0), 'go together'),
+    (dict(coordinator='a:1', num_processes=2, process_id=2), 'less than num_processes'),
+  ],
+)
+def test_half_a_description_of_processes_is_refused(options, words):
+  with pytest.raises(ValueError, match=words):
+    parallel.initialize(**options)
+
+
+def test_one_process_needs_no_meeting():
+  parallel.initialize()
+  parallel.barrier('alone')
+  assert parallel.is_first() and parallel.all_equal(3)
+  assert parallel.gather_bytes(b'abc') == [b'abc']
+  assert parallel.stop_agreed(1, True) and not parallel.stop_agreed(1, False)

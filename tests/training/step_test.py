@@ -1,0 +1,119 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from img2graph.training import optim
+from img2graph.training import state as states
+from img2graph.training import step as steps
+from tests.training import toy
+
+LR = 0.1
+
+
+def build(ema=0.0, nan_at=-1):
+  method = toy.build_method(
+    train_steps=9, precision='float32', capacity=4, width=3, nan_at=nan_at
+  )
+  tx, rate = optim.build(name='sgd', lr=LR, train_steps=9, schedule='constant')
+  batch = {'image': jax.random.uniform(jax.random.key(7), (8, 4, 4, 1))}
+  state = states.create(jax.random.key(0), batch, method=method, tx=tx, ema=ema)
+  step_fn = functools.partial(
+    steps.train_step, method=method, tx=tx, learning_rate=rate, ema=ema
+  )
+  return method, state, jax.jit(step_fn), batch
+
+
+def test_a_step_descends_the_gradient_of_the_loss_by_finite_differences():
+  method, state, step_fn, batch = build()
+  key = jax.random.key(5)
+  after, metrics = step_fn(state, batch, key)
+  folded = jax.random.fold_in(key, 0)
+
+  def loss(bias):
+    params = state.params | {'decoder': state.params['decoder'] | {'bias': bias}}
+    return method.loss({**state.variables, 'params': params}, batch, folded, 0)[0]
+
+  bias = state.params['decoder']['bias']
+  np.testing.assert_allclose(metrics['loss'], loss(bias), rtol=1e-6)
+  eps = 1e-2
+  for i in (0, 5, 15):
+    shift = jnp.zeros_like(bias).at[i].set(eps)
+    slope = (loss(bias + shift) - loss(bias - shift)) / (2 * eps)
+    moved = (after.params['decoder']['bias'] - bias)[i]
+    np.testing.assert_allclose(moved, -LR * slope, rtol=1e-2, atol=1e-6)
+
+
+def test_a_step_counts_and_updates_collections():
+  _, state, step_fn, batch = build()
+  after, metrics = step_fn(state, batch, jax.random.key(5))
+  assert int(after.step) == 1 and int(after.nonfinite_step) == -1
+  expected = 0.1 * batch['image'].reshape(8, -1).mean(0)
+  np.testing.assert_allclose(
+    after.collections['statistics']['mean'], expected, rtol=1e-5
+  )
+  assert set(metrics) == {'loss', 'grad_norm', 'learning_rate', 'error'}
+  np.testing.assert_allclose(metrics['learning_rate'], LR, rtol=1e-6)
+
+
+def test_every_step_draws_its_own_noise_from_one_key():
+  _, state, step_fn, batch = build()
+  key = jax.random.key(5)
+  first = step_fn(state, batch, key)[1]['loss']
+  again = step_fn(state, batch, key)[1]['loss']
+  later = step_fn(dataclasses.replace(state, step=state.step + 1), batch, key)[1]
+  assert first == again != later['loss']
+
+
+def test_the_first_step_that_is_not_finite_is_remembered():
+  _, state, step_fn, batch = build(nan_at=2)
+  found = []
+  for _ in range(4):
+    state, _ = step_fn(state, batch, jax.random.key(5))
+    found.append(int(state.nonfinite_step))
+  assert found == [-1, -1, 3, 3]
+
+
+def test_the_average_of_parameters_follows_its_recurrence():
+  _, state, step_fn, batch = build(ema=0.2)
+  expected = state.params
+  for count in range(1, 5):
+    state, _ = step_fn(state, batch, jax.random.key(5))
+    decay = min(0.2, count / (count + 10))
+    expected = jax.tree.map(
+      lambda a, p, d=decay: d * a + (1 - d) * p, expected, state.params
+    )
+  chex.assert_trees_all_close(state.ema, expected, rtol=1e-6)
+  assert optax.tree.norm(optax.tree.sub(state.ema, state.params)) > 0
+
+
+def test_four_devices_draw_and_learn_what_one_does():
+  _, state, step_fn, _ = build()
+
+  def sample(key, batch_size):
+    keys = jax.random.split(key, batch_size)
+    return {'image': jax.vmap(lambda k: jax.random.uniform(k, (4, 4, 1)))(keys)}
+
+  results = []
+  for count in (1, 4):
+    mesh = Mesh(np.array(jax.devices()[:count]), ('data',))
+    sampling = steps.sampling_step(
+      step_fn,
+      sample=sample,
+      batch_size=8,
+      sharding=NamedSharding(mesh, PartitionSpec('data')),
+    )
+    replicated = NamedSharding(mesh, PartitionSpec())
+    here = jax.device_put(state, replicated)
+    jitted = jax.jit(sampling, out_shardings=replicated)
+    for _ in range(3):
+      here, _ = jitted(here, jax.random.key(1), jax.random.key(2))
+    results.append(jax.device_get(here))
+  chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
