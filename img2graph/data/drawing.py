@@ -58,6 +58,70 @@ def line_ink(distance_px, line_width, aliased):
   return jnp.where(aliased, hard, soft)
 
 
+def curves_ink(
+  start_px,
+  end_px,
+  slope0,
+  slope1,
+  line_width,
+  ink,
+  *,
+  gap_at,
+  gap_half_px,
+  aliased,
+  x,
+  y,
+):
+  """Ink of bent pieces, each with its own width and ink; the darkest piece counts.
+
+  A piece leaves its chord sideways by the cubic that is 0 at both ends with the given
+  slopes there, so one evaluation per pixel draws a whole curve. The distance to it is
+  taken across the chord, corrected by the slope: good for slopes up to about 1.
+
+  Args:
+    start_px: `[E, 2]` float, (x, y) in pixels.
+    end_px: `[E, 2]` float.
+    slope0: `[E]` float, the curve's slope against the chord at its start (positive
+      turns from x to y).
+    slope1: `[E]` float, the slope at its end.
+    line_width: `[E]` float, pixels.
+    ink: `[E]` float in [0, 1]; 0 for an absent piece.
+    gap_at: `[E]` float in [0, 1], the middle of a gap along the piece.
+    gap_half_px: `[E]` float, half its length in pixels; negative for no gap.
+    aliased: [] bool, see `line_ink`.
+    x: `[H, W]` float, x of every pixel's centre in pixels; may be warped.
+    y: `[H, W]` float, y likewise.
+
+  Returns:
+    `[H, W]` float32 in [0, 1].
+  """
+  edge = end_px - start_px
+  length = jnp.maximum(jnp.linalg.norm(edge, axis=-1), 1e-3)
+  unit = edge / length[:, None]
+
+  def one(darkest, e):
+    px, py = x - start_px[e, 0], y - start_px[e, 1]
+    along = (px * unit[e, 0] + py * unit[e, 1]) / length[e]
+    across = py * unit[e, 0] - px * unit[e, 1]
+    t = jnp.clip(along, 0, 1)
+    left = 1 - t
+    sideways = length[e] * t * left * (slope0[e] * left - slope1[e] * t)
+    slope = slope0[e] * left * (1 - 3 * t) + slope1[e] * t * (3 * t - 2)
+    beyond = (along - t) * length[e]
+    # Round ends: beyond the ends the slope does not count.
+    correction = jnp.where(beyond == 0, 1 / (1 + slope**2), 1.0)
+    distance = jnp.sqrt((across - sideways) ** 2 * correction + beyond**2)
+    value = ink[e] * line_ink(distance, line_width[e], aliased)
+    in_gap = jnp.abs(along - gap_at[e]) * length[e] < gap_half_px[e]
+    return jnp.maximum(darkest, jnp.where(in_gap, 0.0, value)), None
+
+  # A loop on the device, not unrolled: it compiles in a tenth of the time, runs as
+  # fast, and its result is an array that a following blur cannot make the compiler
+  # draw again for every neighbour.
+  pieces = np.arange(start_px.shape[0])
+  return jax.lax.scan(one, 0 * (x + y), pieces)[0]
+
+
 def pick(uniform, bounds):
   """Maps a uniform [] number in [0, 1) to (lo, hi); a plain number stays as it is."""
   lo, hi = bounds

@@ -1,0 +1,872 @@
+"""Varied line drawings: rough strokes as input, clean straight chords as target.
+
+A drawing is a list of strokes; a stroke is a chain of up to eight straight chords, or a
+smooth curve through their ends. Ten kinds of drawing (`KINDS`) place the strokes:
+polygons, triangles and true rectangles, polylines, curves and loops, stars, crossings,
+trees, letter-like joints, frames and grids, and roads that run to the border. Two
+drawings may share a canvas.
+
+The same strokes are then drawn twice. The *image* is sloppy: bent and wavy strokes,
+corners that overshoot or stay open, gaps, other widths, pressure, blur, noise and a
+grey background. The *target* is what such a drawing means: straight chords of one width
+at full ink. Learning to draw the target from the image needs no graph.
+
+The true graph is planar: every crossing and every T joint is a node. Chords are taken
+one by one, each only if the graph stays clear: `min_gap` between any two nodes and
+between a node and a chord that does not end there, no flat angle, no more nodes than
+the capacity. A chord that does not fit ends its stroke.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from img2graph import graph as graph_lib
+from img2graph.data import drawing
+from img2graph.data import sources
+
+_STROKES = 6  # most strokes of one drawing
+_POINTS = 9  # most points of one stroke
+_TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
+_MIN_SINE = float(np.sin(np.deg2rad(20)))  # flattest angle at a joint or crossing
+_MIN_COSINE = float(np.cos(np.deg2rad(20)))
+
+
+def _integer(uniform, low, high):
+  """Uniform [0, 1) to an integer in [low, high]."""
+  return low + jnp.floor(uniform * (high - low + 1)).astype(jnp.int32)
+
+
+def _signed(uniform):
+  """Uniform [0, 1) to [-1, 1)."""
+  return 2 * uniform - 1
+
+
+def _direction(angle):
+  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def _cross(a, b):
+  return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _walk(start, heading, turns, steps):
+  """Points of a chain, `[..., K, 2]`.
+
+  Args:
+    start: `[..., 2]`.
+    heading: `[...]` direction of the first step in radians.
+    turns: `[..., K-2]` radians before each further step.
+    steps: `[..., K-1]` lengths.
+  """
+  turned = jnp.cumsum(jnp.concatenate([heading[..., None], turns], axis=-1), axis=-1)
+  moved = jnp.cumsum(steps[..., None] * _direction(turned), axis=-2)
+  start = start[..., None, :]
+  return jnp.concatenate([start, start + moved], axis=-2)
+
+
+def _one_stroke(points, count, smooth):
+  """A drawing whose first stroke is `points` `[K, 2]` and whose others are absent."""
+  first = np.arange(_STROKES) == 0
+  points = jnp.broadcast_to(points[None], (_STROKES, _POINTS, 2))
+  return points, jnp.where(first, count, 0), jnp.where(first, smooth, 0.0)
+
+
+# Each kind maps uniform numbers u [L, K, 4] and v [16] to points [L, K, 2], the number
+# of points of each stroke [L] (0: absent) and its smoothness [L] (0 straight, 1 curve).
+
+
+def _polygon(u, v):
+  round_ = v[1] < 0.3
+  num = jnp.where(round_, _integer(v[0], 6, 8), _integer(v[0], 3, 7))
+  index = jnp.arange(_POINTS)
+  angle = 2 * np.pi * (index + 0.3 * _signed(u[0, :, 0])) / num
+  radius = 1 - jnp.where(round_, 0.15, 0.45) * u[0, :, 1]
+  corners = radius[:, None] * _direction(angle)
+  # The last point closes the polygon.
+  closed = corners[jnp.where(index >= num, index - num, index)]
+  return _one_stroke(closed, num + 1, round_.astype(jnp.float32))
+
+
+def _quad(u, v):
+  """A triangle, or a rectangle with right angles, often thin."""
+  rectangle = v[0] < 0.55
+  height = 0.12 ** v[1]
+  square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)] + 4 * [(0, 0)])
+  box = jnp.asarray(square, jnp.float32) * jnp.stack([jnp.ones(()), height])[None]
+  apex = jnp.stack([1.2 * _signed(v[2]), -1 + 2 * jnp.maximum(v[1], 0.15)])
+  base = jnp.array([(-1.0, -1.0), (1.0, -1.0)])
+  rest = jnp.zeros((_POINTS - 4, 2))
+  triangle = jnp.concatenate([base, apex[None], base[:1], rest])
+  points = jnp.where(rectangle, box, triangle)
+  return _one_stroke(points, jnp.where(rectangle, 5, 4), 0.0)
+
+
+def _polyline(u, v):
+  sign = jnp.where(u[0, :-2, 0] < 0.5, -1, 1)
+  turns = sign * jnp.deg2rad(30 + 100 * u[0, :-2, 1])
+  points = _walk(jnp.zeros(2), jnp.zeros(()), turns, 0.5 + 0.5 * u[0, :-1, 2])
+  return _one_stroke(points, _integer(v[0], 2, 8), 0.0)
+
+
+def _curve(u, v):
+  bend = jnp.deg2rad(15 + 40 * v[1])
+  flip = _integer(v[2] / 0.4, 1, 6)  # often beyond the end: no flip
+  sign = jnp.where(np.arange(_POINTS - 2) < flip, 1, -1)
+  turns = sign * bend * (0.6 + 0.8 * u[0, :-2, 0])
+  points = _walk(jnp.zeros(2), jnp.zeros(()), turns, 0.7 + 0.3 * u[0, :-1, 1])
+  return _one_stroke(points, _integer(v[0], 3, 9), 1.0)
+
+
+def _star(u, v):
+  arms = _integer(v[0], 3, _STROKES)
+  index = np.arange(_STROKES)
+  angle = 2 * np.pi * (index + 0.3 * _signed(u[:, 0, 0])) / arms
+  tips = (0.45 + 0.55 * u[:, 0, 1])[:, None] * _direction(angle)
+  points = jnp.broadcast_to(tips[:, None], (_STROKES, _POINTS, 2))
+  points = points * (np.arange(_POINTS) == 1).astype(np.float32)[None, :, None]
+  return points, jnp.where(index < arms, 2, 0), jnp.zeros(_STROKES)
+
+
+def _crossing(u, v):
+  """Two to five long strokes through the middle."""
+  strokes = _integer(v[0], 2, 5)
+  angle = 2 * np.pi * u[:, 0, 0]
+  start = _direction(angle)
+  heading = angle + np.pi + 0.6 * _signed(u[:, 0, 1])
+  count = _integer(u[:, 0, 2] ** 2, 2, 4)
+  step = (1.2 + 0.8 * u[:, 0, 3]) / (count - 1)
+  turns = jnp.deg2rad(40) * _signed(u[:, 1:-1, 0])
+  points = _walk(start, heading, turns, jnp.repeat(step[:, None], _POINTS - 1, axis=1))
+  smooth = (u[:, 1, 1] < 0.5).astype(jnp.float32)
+  return points, jnp.where(np.arange(_STROKES) < strokes, count, 0), smooth
+
+
+def _point_on(points, counts, s, u, *, corner):
+  """A point of the strokes before stroke `s`: `[2]`, the origin if there is none.
+
+  Args:
+    points: `[L, K, 2]`.
+    counts: `[L]` int.
+    s: [] int.
+    u: `[3]` uniform numbers.
+    corner: [] bool: an end of a chord, or a place within it.
+  """
+  stroke = _integer(u[0], 0, s - 1)
+  chain, count = points[stroke], counts[stroke]
+  chord = jnp.clip(_integer(u[1], 0, count - 2), 0, _POINTS - 2)
+  along = jnp.where(corner, jnp.round(u[2]), 0.2 + 0.6 * u[2])
+  start, end = chain[chord], chain[chord + 1]
+  return start + along * (end - start)
+
+
+def _one_by_one(stroke, u):
+  """Strokes that may touch those before them.
+
+  Args:
+    stroke: `(s, w, points, counts) -> (chain [K, 2], count, smooth)`, with the strokes
+      before `s`, and w `[4K]` uniform numbers.
+    u: `[L, K, 4]` uniform numbers.
+
+  Returns:
+    points `[L, K, 2]`, counts `[L]`, smooths `[L]`.
+  """
+
+  def step(carry, s):
+    points, counts, smooths = carry
+    chain, count, smooth = stroke(s, u[s].reshape(-1), points, counts)
+    here = np.arange(_STROKES) == s
+    points = jnp.where(here[:, None, None], chain[None], points)
+    return (
+      points,
+      jnp.where(here, count, counts),
+      jnp.where(here, smooth, smooths),
+    ), None
+
+  zero = 0 * u[:, 0, 0]
+  start = (0 * u[..., :2], zero.astype(jnp.int32), zero)
+  # A loop on the device, since unrolled it takes seconds to compile.
+  return jax.lax.scan(step, start, np.arange(_STROKES))[0]
+
+
+def _joined(u, v, *, corner, free, square, bridge, bent, curved):
+  """Strokes that start on strokes before them.
+
+  Args:
+    u: `[L, K, 4]` uniform numbers.
+    v: `[16]` uniform numbers.
+    corner: share of strokes that start at a corner and not within a chord.
+    free: share of strokes that start anywhere.
+    square: share of strokes along the axes or their bisectors.
+    bridge: share of straight strokes that also end on a stroke before them.
+    bent: share of strokes with one bend.
+    curved: share of strokes that are bowls.
+  """
+
+  def stroke(s, w, points, counts):
+    count = jnp.where(w[0] < bent, 3, 2)
+    count = jnp.where(w[0] > 1 - curved, _integer(w[1], 4, 5), count)
+    bowl = count > 3
+    angle = 2 * np.pi * w[2]
+    eighth = jnp.round(w[2] * 8 - 0.3 * _signed(w[3])) * (np.pi / 4)
+    heading = jnp.where(w[4] < square, eighth + 0.12 * _signed(w[5]), angle)
+    sign = jnp.where(w[6] < 0.5, -1, 1)
+    turn = jnp.where(bowl, jnp.deg2rad(30 + 25 * w[7]), jnp.deg2rad(40 + 70 * w[7]))
+    length = (0.4 + 0.7 * w[8]) * jnp.where(bowl, 0.5, 1.0)
+    anywhere = 0.8 * jnp.stack([_signed(w[9]), _signed(w[10])])
+    touching = _point_on(points, counts, s, w[11:14], corner=w[14] < corner)
+    start = jnp.where((w[15] < free) | (s == 0), anywhere, touching)
+    chain = _walk(
+      start,
+      heading,
+      jnp.broadcast_to(sign * turn, (_POINTS - 2,)),
+      jnp.broadcast_to(length, (_POINTS - 1,)),
+    )
+    other = _point_on(points, counts, s, w[16:19], corner=w[19] < corner)
+    far = jnp.where((w[20] < bridge) & (count == 2) & (s > 0), other, chain[1])
+    return chain.at[1].set(far), count, bowl.astype(jnp.float32)
+
+  points, counts, smooths = _one_by_one(stroke, u)
+  present = np.arange(_STROKES) < _integer(v[0], 2, _STROKES)
+  return points, jnp.where(present, counts, 0), smooths
+
+
+def _tree(u, v):
+  return _joined(
+    u, v, corner=1.0, free=0.0, square=0.2, bridge=0.0, bent=0.3, curved=0.0
+  )
+
+
+def _letter(u, v):
+  return _joined(
+    u, v, corner=0.4, free=0.15, square=0.75, bridge=0.2, bent=0.2, curved=0.25
+  )
+
+
+def _frame(u, v):
+  """Up to three lines across and three down that end on each other or stick out."""
+  across, down = _integer(v[0], 1, 3), _integer(v[1], 1, 3)
+  rank = np.arange(3)
+
+  def places(num, uniform):
+    gap = 2.0 / jnp.maximum(num - 1, 1)
+    spread = gap * (rank + 0.25 * _signed(uniform)) - 1
+    # A single line lies near the middle; of several, the last has the rank num - 1.
+    spread = jnp.where(num == 1, 0.7 * _signed(uniform), spread)
+    return spread, spread[0], spread[num - 1]
+
+  y, top, bottom = places(across, u[0, :3, 0])
+  x, left, right = places(down, u[0, :3, 1])
+
+  def extent(low, high, num, uniform):
+    """Ends of three lines; they reach the outermost line across them, or beyond."""
+    beyond = 0.25 + 0.6 * uniform[:, :2]
+    stick_out = (uniform[:, 2] < 0.5)[:, None] | (num == 1)
+    beyond = jnp.where(stick_out, beyond, 0.0)
+    return low - beyond[:, 0], high + beyond[:, 1]
+
+  x0, x1 = extent(left, right, down, u[1, :3])
+  y0, y1 = extent(top, bottom, across, u[2, :3])
+  start = jnp.concatenate([jnp.stack([x0, y], -1), jnp.stack([x, y0], -1)])
+  end = jnp.concatenate([jnp.stack([x1, y], -1), jnp.stack([x, y1], -1)])
+  present = jnp.concatenate([rank < across, rank < down])
+  points = jnp.concatenate([start[:, None], jnp.repeat(end[:, None], 8, axis=1)], 1)
+  return points, jnp.where(present, 2, 0), jnp.zeros(_STROKES)
+
+
+def _roads(u, v):
+  """Streets, some parallel, from border to border or from a street to the border.
+
+  Positions are final: [-1, 1] is the canvas.
+  """
+  grid = np.pi * v[1]
+
+  def stroke(s, w, points, counts):
+    straight = grid + jnp.where(w[0] < 0.6, 0.0, np.pi / 2) + 0.1 * _signed(w[1])
+    angle = jnp.where(w[2] < 0.7, straight, 2 * np.pi * w[2] / 0.3)
+    heading = _direction(angle)
+    normal = _direction(angle + np.pi / 2)
+    # The golden ratio spreads parallel streets over the canvas.
+    middle = jnp.clip(_signed((v[2] + 0.618 * s) % 1) * normal, -0.85, 0.85)
+    joined = (w[4] < 0.45) & (s > 0)
+    touching = _point_on(points, counts, s, w[5:8], corner=w[8] < 0.3)
+    middle = jnp.where(joined, jnp.clip(touching, -0.98, 0.98), middle)
+
+    def border(sense):
+      """Where the ray from `middle` along `sense * heading` leaves the canvas."""
+      ray = sense * heading
+      ray = jnp.where(jnp.abs(ray) < 1e-4, 1e-4, ray)
+      return middle + jnp.min((jnp.sign(ray) - middle) / ray) * ray
+
+    start = jnp.where(joined, middle, border(-1.0))
+    end = border(1.0)
+    count = _integer(w[9] ** 1.5, 2, 5)
+    share = jnp.minimum(np.arange(_POINTS) / (count - 1), 1.0)[:, None]
+    inner = (share > 0) & (share < 1)
+    sway = 0.3 * w[10] * _signed(w[11 : 11 + _POINTS])[:, None] * normal[None]
+    chain = start[None] + share * (end - start)[None] + jnp.where(inner, sway, 0.0)
+    return jnp.clip(chain, -1, 1), count, (w[30] < 0.5).astype(jnp.float32)
+
+  points, counts, smooths = _one_by_one(stroke, u)
+  present = np.arange(_STROKES) < _integer(v[0], 1, _STROKES - 1)
+  return points, jnp.where(present, counts, 0), smooths
+
+
+# Name -> (function, default weight, share drawn upright, least aspect, most shear).
+KINDS = {
+  'polygon': (_polygon, 1.0, 0.3, 0.5, 0.2),
+  'quad': (_quad, 1.5, 0.5, 1.0, 0.0),
+  'polyline': (_polyline, 1.0, 0.0, 0.6, 0.2),
+  'curve': (_curve, 1.0, 0.0, 0.6, 0.2),
+  'star': (_star, 0.5, 0.3, 0.7, 0.2),
+  'crossing': (_crossing, 0.8, 0.0, 0.7, 0.2),
+  'tree': (_tree, 0.8, 0.5, 0.7, 0.2),
+  'letter': (_letter, 2.0, 1.0, 0.6, 0.2),
+  'frame': (_frame, 1.0, 1.0, 0.5, 0.2),
+  'roads': (_roads, 1.5, 1.0, 1.0, 0.0),
+}
+
+
+def _place(points, count, u, *, upright, aspect, shear, box):
+  """Aspect, shear and rotation of a drawing, then scale and shift into a box.
+
+  Args:
+    points: `[L, K, 2]`.
+    count: `[L]` int, number of points that count.
+    u: `[8]` uniform numbers.
+    upright: [] share of drawings turned by a few degrees only.
+    aspect: [] least factor of the y axis.
+    shear: [] greatest shear.
+    box: `[3, 2]`: low corner, high corner, (least, greatest) share of the box to fill.
+
+  Returns:
+    `[L, K, 2]` inside the box.
+  """
+  x, y = points[..., 0], points[..., 1]
+  y = y * drawing.pick(u[0], (aspect, 1.0))
+  x = x + shear * _signed(u[1]) * y
+  angle = jnp.where(u[2] < upright, 0.15 * _signed(u[3]), 2 * np.pi * u[3])
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  points = jnp.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+  counted = (np.arange(_POINTS)[None] < count[:, None])[..., None]
+  low = jnp.where(counted, points, jnp.inf).min(axis=(0, 1))
+  high = jnp.where(counted, points, -jnp.inf).max(axis=(0, 1))
+  room = box[1] - box[0]
+  fill = drawing.pick(u[4], (box[2, 0], box[2, 1]))
+  factor = fill * jnp.min(room / jnp.maximum(high - low, 1e-3))
+  shift = box[0] + u[5:7] * (room - factor * (high - low))
+  return factor * (points - low[None, None]) + shift[None, None]
+
+
+def _one_drawing(key, weights, box):
+  """Strokes of one drawing: points `[L, K, 2]`, count `[L]`, smooth `[L]`."""
+  # One draw for all numbers: every call of the generator takes long to compile.
+  numbers = jax.random.uniform(key, (_STROKES * _POINTS * 4 + 16,))
+  u, v = numbers[16:].reshape(_STROKES, _POINTS, 4), numbers[:16]
+  share = jnp.cumsum(weights) / jnp.sum(weights)
+  kind = jnp.minimum(jnp.sum(v[15] >= share), len(KINDS) - 1)
+  drawn = [function(u, v) for function, *_ in KINDS.values()]
+  points, count, smooth = (jnp.stack(part)[kind] for part in zip(*drawn, strict=True))
+  table = np.array([numbers for _, _, *numbers in KINDS.values()], np.float32)
+  upright, aspect, shear = jnp.asarray(table)[kind]
+  placed = _place(
+    points, count, v[7:15], upright=upright, aspect=aspect, shear=shear, box=box
+  )
+  final = kind == list(KINDS).index('roads')
+  return jnp.where(final, points, placed), count, smooth
+
+
+def _straighten(points, count, flat):
+  """Drops inner points that lie nearly on the line between their neighbours.
+
+  Args:
+    points: `[L, K, 2]`.
+    count: `[L]` int.
+    flat: greatest distance from that line of a point that is dropped.
+
+  Returns:
+    `[L, K, 2]`, `[L]`.
+  """
+  # Every second point may go at a time, so that the neighbours of each stay.
+  for _ in range(3):
+    before, after = points[:, :-2], points[:, 2:]
+    line = after - before
+    length = jnp.maximum(jnp.linalg.norm(line, axis=-1), 1e-6)
+    distance = jnp.abs(_cross(line, points[:, 1:-1] - before)) / length
+    # A point at which the chain turns back is a corner, however near the line.
+    ahead = jnp.sum((points[:, 1:-1] - before) * (after - points[:, 1:-1]), axis=-1) > 0
+    inner = np.arange(1, _POINTS - 1)[None]
+    drop = (inner % 2 == 1) & (inner < (count - 1)[:, None])
+    drop = drop & (distance < flat) & ahead
+    keep = jnp.pad(~drop, ((0, 0), (1, 1)), constant_values=True)
+    order = jnp.argsort(~keep, axis=1, stable=True)
+    points = jnp.take_along_axis(points, order[..., None], axis=1)
+    count = count - jnp.sum(drop, axis=1)
+  return points, count
+
+
+def _chords(points, count, smooth):
+  """Chords of strokes, with the slopes of the curve that runs through their ends.
+
+  Args:
+    points: `[L, K, 2]`.
+    count: `[L]` int, 0 for an absent stroke.
+    smooth: `[L]` in [0, 1].
+
+  Returns:
+    dict of `[L * (K-1), ...]` arrays: 'start' and 'end' `[..., 2]`; 'slope0' and
+    'slope1', the curve's slope against the chord at its ends; 'valid', 'first' and
+    'last' bool, 'first' and 'last' in their stroke; 'smooth'.
+  """
+  start, end = points[:, :-1], points[:, 1:]
+  index = np.arange(_POINTS - 1)[None]
+  valid = index < (count - 1)[:, None]
+  first, last = jnp.broadcast_to(index == 0, valid.shape), index == (count - 2)[:, None]
+  edge = end - start
+  edge = edge / jnp.maximum(jnp.linalg.norm(edge, axis=-1, keepdims=True), 1e-6)
+  # A closed stroke bends at its seam as at every other corner.
+  stroke = np.arange(points.shape[0])
+  last_point = points[stroke, jnp.maximum(count - 1, 0)]
+  closed = jnp.linalg.norm(last_point - points[:, 0], axis=-1) < _TOUCH
+  seam = closed[:, None] & (count > 3)[:, None]
+  following = jnp.where(last[..., None], edge[:, :1], jnp.roll(edge, -1, axis=1))
+  # tan(turn / 2): the curve's tangent at a corner halves the turn between the chords.
+  after = _cross(edge, following) / (1 + jnp.sum(edge * following, axis=-1) + 1e-3)
+  after = jnp.clip(after, -0.9, 0.9)
+  final = after[stroke, jnp.maximum(count - 2, 0)][:, None]
+  before = jnp.where(first, final, jnp.roll(after, 1, axis=1))
+  open_end, open_start = last & ~seam, first & ~seam
+  # An open end bends as its chord does at the other end: an arc.
+  slope0 = jnp.where(open_start, jnp.where(open_end, 0.0, -after), -before)
+  slope1 = jnp.where(open_end, jnp.where(open_start, 0.0, before), after)
+  smooth = jnp.broadcast_to(smooth[:, None], valid.shape)
+  chords = {
+    'start': start,
+    'end': end,
+    'slope0': smooth * slope0,
+    'slope1': smooth * slope1,
+    'valid': valid,
+    'first': first,
+    'last': last,
+    'smooth': smooth,
+  }
+  return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), chords)
+
+
+def _take_first(mask, num, values):
+  """The first `num` entries where `mask` `[C]` holds, and which of them exist.
+
+  Args:
+    mask: `[C]` bool.
+    num: static number of entries to keep.
+    values: pytree of `[C, ...]` arrays.
+
+  Returns:
+    exists `[num]` bool, and the pytree of `[num, ...]` arrays (0 where absent).
+  """
+  rank = jnp.cumsum(mask) * mask  # 1 for the first
+  chosen = rank[None, :] == jnp.arange(1, num + 1)[:, None]  # [num, C]
+  index = jnp.argmax(chosen, axis=1)
+  exists = jnp.any(chosen, axis=1)
+
+  def take(a):
+    taken = a[index]
+    keep = exists.reshape((-1,) + (1,) * (taken.ndim - 1))
+    return jnp.where(keep, taken, jnp.zeros((), a.dtype))
+
+  return exists, jax.tree.map(take, values)
+
+
+def _relations(start, end):
+  """How every two of M chords lie to each other.
+
+  Returns:
+    dict of arrays; [m, a] is chord a seen from chord m:
+      'same0', 'same1' `[M, M]` bool: the start (end) of m is an end of a;
+      'joint' `[M, M]` bool: they have an end in common;
+      'crossing' `[M, M]` bool: they cross within both;
+      'point' `[M, M, 2]`: where;
+      'contact' `[M, M]` bool: a crosses m, or ends within m; 'along' `[M, M]`: the
+      distance from m's start to that place;
+      'nearest' `[M, M]`: least distance between the two if they do not cross;
+      'touching' `[M, M]` bool: they cross, or one ends within the other;
+      'ends' `[M, M]`: least distance of the contact from the ends that do not make it;
+      'sine' `[M, M]`: sine of the angle between them, >= 0; 'opening' `[M, M]`: cosine
+      of the angle at a common end.
+  """
+  edge = end - start
+  length = jnp.maximum(jnp.linalg.norm(edge, axis=-1), 1e-6)
+  unit = edge / length[:, None]
+  ends = jnp.stack([start, end], axis=1)  # [M, 2, 2]
+  apart = jnp.linalg.norm(
+    ends[:, None, :, None] - ends[None, :, None, :], axis=-1
+  )  # [m, a, end of m, end of a]
+  same = apart < _TOUCH
+  joint = same.any(axis=(2, 3))
+  # Directions away from the common end.
+  away = jnp.stack([unit, -unit], axis=1)  # [M, 2, 2]
+  cosine = jnp.sum(away[:, None, :, None] * away[None, :, None, :], axis=-1)
+  opening = jnp.where(same, cosine, -1.0).max(axis=(2, 3))
+
+  offset = ends[None] - start[:, None, None]  # [m, a, end of a, 2]
+  along = jnp.sum(offset * unit[:, None, None], axis=-1)
+  across = _cross(unit[:, None, None], offset)
+  outside = along - jnp.clip(along, 0.0, length[:, None, None])
+  distance = jnp.sqrt(across**2 + outside**2)
+  nearest = jnp.minimum(distance.min(axis=-1), distance.min(axis=-1).T)
+
+  inner = jnp.minimum(along, length[:, None, None] - along)  # distance from m's ends
+  tee = (distance < _TOUCH) & (inner >= _TOUCH)  # an end of a lies within m
+  denominator = _cross(unit[:, None], unit[None])
+  safe = jnp.where(jnp.abs(denominator) < 1e-6, 1.0, denominator)
+  between = start[None] - start[:, None]
+  at = _cross(between, unit[None]) / safe  # along m
+  inside = (at > 0) & (at < length[:, None])
+  any_tee = tee.any(axis=-1)
+  crossing = inside & inside.T & (jnp.abs(denominator) >= 1e-6)
+  crossing = crossing & ~joint & ~any_tee & ~any_tee.T
+  from_ends = jnp.minimum(at, length[:, None] - at)
+  tee_along = jnp.where(tee, along, 0.0).sum(axis=-1)
+  tee_inner = jnp.where(tee, inner, jnp.inf).min(axis=-1)
+  ends_clear = jnp.where(crossing, jnp.minimum(from_ends, from_ends.T), jnp.inf)
+  ends_clear = jnp.minimum(ends_clear, jnp.minimum(tee_inner, tee_inner.T))
+  return {
+    'same0': same[:, :, 0].any(axis=-1),
+    'same1': same[:, :, 1].any(axis=-1),
+    'joint': joint,
+    'crossing': crossing,
+    'point': start[:, None] + at[..., None] * unit[:, None],
+    'contact': crossing | any_tee,
+    'along': jnp.where(crossing, at, tee_along),
+    'nearest': nearest,
+    'touching': crossing | any_tee | any_tee.T,
+    'ends': ends_clear,
+    'sine': jnp.abs(denominator),
+    'opening': opening,
+  }
+
+
+def _select(chords, exists, relations, *, capacity, min_gap):
+  """Takes the chords one by one that keep the graph clear; `[M]` bool."""
+  num = exists.shape[0]
+  length = jnp.linalg.norm(chords['end'] - chords['start'], axis=-1)
+  r = relations
+  clear = jnp.where(
+    r['joint'],
+    r['opening'] < _MIN_COSINE,
+    jnp.where(
+      r['touching'],
+      (r['ends'] >= min_gap) & (r['sine'] >= _MIN_SINE),
+      r['nearest'] >= min_gap,
+    ),
+  )
+  clash = ~clear & ~np.eye(num, dtype=bool)
+  # Two contacts on one chord that are too near each other: [chord, first, second].
+  near = jnp.abs(r['along'][:, :, None] - r['along'][:, None, :]) < min_gap
+  both = r['contact'][:, :, None] & r['contact'][:, None, :]
+  crowd = near & both & ~r['joint'][None] & ~np.eye(num, dtype=bool)[None]
+  fits = exists & (length >= min_gap)
+
+  def step(carry, m):
+    taken, previous, num_nodes = carry
+    new = (
+      (~jnp.any(taken & r['same0'][m])).astype(jnp.int32)
+      + (~jnp.any(taken & r['same1'][m])).astype(jnp.int32)
+      + jnp.sum(taken & r['crossing'][m])
+    )
+    ok = fits[m] & (chords['first'][m] | previous)
+    ok = ok & ~jnp.any(taken & clash[m])
+    ok = ok & ~jnp.any(taken[:, None] & taken[None] & crowd[m])
+    ok = ok & ~jnp.any(taken[:, None] & taken[None] & crowd[:, m])
+    ok = ok & (num_nodes + new <= capacity)
+    taken = taken | (ok & (np.arange(num) == m))
+    return (taken, ok, num_nodes + jnp.where(ok, new, 0)), None
+
+  # The carry starts from computed values, so that it may be split over devices.
+  none = jnp.zeros_like(exists)
+  start = (none, none[0], jnp.sum(none, dtype=jnp.int32))
+  (taken, _, _), _ = jax.lax.scan(step, start, np.arange(num))
+  return taken
+
+
+def _planar_graph(chords, taken, relations, *, capacity):
+  """The true graph of the chords that were taken; crossings are nodes."""
+  num = taken.shape[0]
+  ends = jnp.concatenate([chords['start'], chords['end']])  # [2M, 2]
+  present = jnp.concatenate([taken, taken])
+  apart = jnp.linalg.norm(ends[:, None] - ends[None], axis=-1)
+  earlier = np.tri(2 * num, k=-1, dtype=bool)
+  repeated = jnp.any((apart < _TOUCH) & earlier & present[None], axis=1)
+  first, second = np.triu_indices(num, k=1)
+  crossing = relations['crossing'][first, second] & taken[first] & taken[second]
+  exists, nodes = _take_first(
+    jnp.concatenate([present & ~repeated, crossing]),
+    capacity,
+    jnp.concatenate([ends, relations['point'][first, second]]),
+  )
+
+  edge = chords['end'] - chords['start']
+  length = jnp.maximum(jnp.linalg.norm(edge, axis=-1), 1e-6)
+  unit = edge / length[:, None]
+  offset = nodes[None] - chords['start'][:, None]  # [M, N, 2]
+  along = jnp.sum(offset * unit[:, None], axis=-1)
+  outside = along - jnp.clip(along, 0.0, length[:, None])
+  distance = jnp.sqrt(_cross(unit[:, None], offset) ** 2 + outside**2)
+  on = (distance < _TOUCH) & taken[:, None] & exists[None]
+  # Nodes of one chord are joined to their neighbours in the order along it.
+  before = on[:, :, None] & on[:, None, :] & (along[:, :, None] < along[:, None, :])
+  rank = jnp.sum(before, axis=1)  # [M, N]
+  adjacent = before & (rank[:, None, :] - rank[:, :, None] == 1)
+  adjacent = jnp.any(adjacent, axis=0)
+  return graph_lib.Graph(
+    nodes=nodes,
+    node_prob=exists.astype(jnp.float32),
+    edge_prob=(adjacent | adjacent.T).astype(jnp.float32),
+  )
+
+
+def _blur(image, amount):
+  """Blurs `[H, W]` by [a, 1 - 2a, a] along both axes; `amount` a in [0, 1/3]."""
+  for axis in (0, 1):
+    pad = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
+    padded = jnp.pad(image, pad)
+    size = image.shape[axis]
+    low = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+    high = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+    image = (1 - 2 * amount) * image + amount * (low + high)
+  return image
+
+
+def sample(
+  key,
+  batch_size,
+  *,
+  side=64,
+  capacity=16,
+  kinds=None,
+  pieces=0.25,
+  fill=(0.45, 1.0),
+  margin=0.08,
+  min_gap=0.12,
+  flat=0.05,
+  line_width=(1.0, 6.0),
+  target_width=2.0,
+  bend=(0.0, 0.25),
+  wave=(0.0, 0.6),
+  overshoot=(0.0, 0.08),
+  gap=0.06,
+  contrast=(0.35, 1.0),
+  pressure=(0.0, 0.3),
+  blur=(0.0, 0.25),
+  noise=(0.0, 0.08),
+  background=(0.0, 0.1),
+  aliased=0.25,
+):
+  """Draws a batch of varied line drawings, rough and clean, with their true graphs.
+
+  A range (low, high) is a strength drawn anew for every image; a number fixes it.
+  Pixels are those of a canvas of 64 and grow with `side`.
+
+  Args:
+    key: typed key; example i depends on `jax.random.split(key, batch_size)[i]` only.
+    batch_size: number of images, B.
+    side: height and width of the images in pixels.
+    capacity: node slots of the graph, N >= 2; drawings are cut to fit.
+    kinds: {name of `KINDS`: weight >= 0}; by default all kinds with their own weights.
+    pieces: share of images with two drawings side by side.
+    fill: longer side of a drawing, as a share of the room it has.
+    margin: share of the half side that drawings keep free (roads run to the border).
+    min_gap: least distance between two nodes, and between a node and a chord that does
+      not end there, in coordinate units (0.12 is 3.8 pixels of 64).
+    flat: an inner point of a stroke is left out when it lies nearer than this to the
+      line between its neighbours, in coordinate units: a slight bend is no node.
+    line_width: pixels, drawn evenly in its logarithm; at most half the shortest edge
+      and half the least space between strokes, so that small drawings stay readable,
+      but never below the lower bound.
+    target_width: width of the lines of the target in pixels.
+    bend: slope of a stroke against its chord at its ends: strokes bow or swing.
+    wave: amplitude in pixels of slow waves over the whole canvas.
+    overshoot: how far strokes end beyond or before their corner, in coordinate units.
+    gap: share of chords with a gap of 2 to 5 pixels.
+    contrast: ink of the strokes, in (0, 1].
+    pressure: how much ink and width vary between chords, in [0, 1).
+    blur: weight of each neighbour in a blur of 3 x 3 pixels, in [0, 1/3].
+    noise: standard deviation of Gaussian noise on every pixel.
+    background: level of the empty paper, in [0, 1).
+    aliased: share of images without soft borders (before the blur).
+
+  Returns:
+    {'image': the rough drawing, 'target': the clean one, both `[B, side, side, 1]`
+    float32 in [0, 1]; 'graph': planar true `Graph` of capacity N, probabilities 0 and
+    1, absent nodes at (0, 0)}.
+
+  Raises:
+    ValueError: an option is wrong.
+  """
+  if side < 1:
+    raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  if capacity < 2:
+    raise ValueError(f'capacity must be at least 2 nodes; got {capacity}.')
+  if not 0 <= margin < 1:
+    raise ValueError(f'margin must be in [0, 1); got {margin}.')
+  if not 4 * _TOUCH <= min_gap < 1:
+    raise ValueError(f'min_gap must be in [{4 * _TOUCH}, 1); got {min_gap}.')
+  weights = {name: default for name, (_, default, *_) in KINDS.items()}
+  if kinds is not None:
+    for name in kinds:
+      if name not in KINDS:
+        raise ValueError(f'there is no kind {name!r}; there are {", ".join(KINDS)}.')
+    weights = {name: kinds.get(name, 0.0) for name in KINDS}
+  weights = np.array(list(weights.values()), np.float32)
+  if weights.min() < 0 or not weights.sum() > 0:
+    raise ValueError(f'kinds must have weights >= 0, one of them > 0; got {kinds}.')
+  # Roads fill the canvas: they share it with nothing, and never come second.
+  roads = list(KINDS).index('roads')
+  second_weights = np.where(np.arange(len(KINDS)) == roads, 0, weights)
+  if not second_weights.sum() > 0:
+    second_weights = weights
+    pieces = 0.0
+  as_range = drawing.as_range
+  flat = as_range('flat', flat, lowest=0)[0]
+  pieces = as_range('pieces', pieces, lowest=0, highest=1)[0]
+  fill = as_range('fill', fill, lowest=0.05, highest=1)
+  line_width = as_range('line_width', line_width, lowest=0.1)
+  target_width = as_range('target_width', target_width, lowest=0.1)[0]
+  bend = as_range('bend', bend, lowest=0, highest=1)
+  wave = as_range('wave', wave, lowest=0)
+  overshoot = as_range('overshoot', overshoot, lowest=0, highest=1)
+  gap = as_range('gap', gap, lowest=0, highest=1)[0]
+  contrast = as_range('contrast', contrast, lowest=0.01, highest=1)
+  pressure = as_range('pressure', pressure, lowest=0, highest=0.9)
+  blur = as_range('blur', blur, lowest=0, highest=1 / 3)
+  noise = as_range('noise', noise, lowest=0)
+  background = as_range('background', background, lowest=0, highest=0.9)
+  aliased = as_range('aliased', aliased, lowest=0, highest=1)[0]
+  num_chords = capacity + 8
+  unit = side / 64  # pixels of this canvas in one pixel of the options
+
+  def layout(key):
+    """Chords of one canvas, those that exist, and how they lie."""
+    u_key, first_key, second_key = jax.random.split(key, 3)
+    u = jax.random.uniform(u_key, (3,))
+    two = u[0] < pieces
+    limit = 1 - margin
+    cut = limit * 0.3 * _signed(u[1])
+    # The first drawing is left of or above the cut, the second beyond it.
+    sideways = jnp.where(u[2] < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
+    low, high = jnp.full(2, -limit), jnp.full(2, limit)
+    first_high = jnp.where(two & (sideways > 0), cut - min_gap, high)
+    second_low = jnp.where(sideways > 0, cut + min_gap, low)
+    whole = jnp.asarray(fill, jnp.float32)
+    half = jnp.maximum(whole, 0.7)  # a half is small enough
+    boxes = jnp.stack(
+      [
+        jnp.stack([low, first_high, jnp.where(two, half, whole)]),
+        jnp.stack([second_low, high, half]),
+      ]
+    )
+    first_weights = jnp.where(two, second_weights, weights)
+    points, count, smooth = jax.vmap(_one_drawing)(
+      jnp.stack([first_key, second_key]),
+      jnp.stack([first_weights, jnp.asarray(second_weights)]),
+      boxes,
+    )
+    count = jnp.where(jnp.stack([jnp.ones((), bool), two])[:, None], count, 0)
+    points, count = _straighten(points.reshape(-1, _POINTS, 2), count.reshape(-1), flat)
+    chords = _chords(points, count, smooth.reshape(-1))
+    exists, chords = _take_first(chords['valid'], num_chords, chords)
+    relations = _relations(chords['start'], chords['end'])
+    taken = _select(chords, exists, relations, capacity=capacity, min_gap=min_gap)
+    graph = _planar_graph(chords, taken, relations, capacity=capacity)
+    # Length of the shortest edge, or the least space between strokes.
+    apart = jnp.linalg.norm(graph.nodes[:, None] - graph.nodes[None], axis=-1)
+    shortest = jnp.where(graph.edge_prob > 0, apart, 2.0).min()
+    separate = ~relations['joint'] & ~relations['touching']
+    separate = separate & taken[:, None] & taken[None]
+    space = jnp.where(separate, relations['nearest'], 2.0).min()
+    return chords, taken, graph, jnp.minimum(shortest, space)
+
+  def rough(key, chords, taken, room):
+    """The sloppy drawing `[side, side]` of the chords."""
+    number_key, noise_key = jax.random.split(key)
+    numbers = jax.random.uniform(number_key, (16 + num_chords * 10,))
+    u, w = numbers[:16], numbers[16:].reshape(num_chords, 10)
+    pick = drawing.pick
+
+    widest = jnp.maximum(line_width[0], 32 * room / 2)  # pixels of 64
+    width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
+    width = jnp.minimum(width, widest)
+    uneven = pick(u[1], pressure)
+    widths = unit * width * (1 + uneven * _signed(w[:, 0]))
+    inks = pick(u[2], contrast) * (1 - uneven * w[:, 1])
+
+    # Strokes end too late or too soon. Where two chords of a stroke meet, some people
+    # lift the pen and others do not; curves are drawn in one go.
+    reach = pick(u[3], overshoot)
+    lifted = (u[4] < 0.4) & (chords['smooth'] == 0)
+    at_start = reach * jnp.where(chords['first'] | lifted, 1.6 * w[:, 2] - 0.6, 0.0)
+    at_end = reach * jnp.where(chords['last'] | lifted, 1.6 * w[:, 3] - 0.6, 0.0)
+    edge = chords['end'] - chords['start']
+    length = jnp.maximum(jnp.linalg.norm(edge, axis=-1), 1e-6)[:, None]
+    at_start = jnp.maximum(at_start[:, None], -0.2 * length)
+    at_end = jnp.maximum(at_end[:, None], -0.2 * length)
+    start = chords['start'] - at_start * edge / length
+    end = chords['end'] + at_end * edge / length
+
+    # Both slopes of one sign swing (S); of opposite signs bow.
+    strength = pick(u[5], bend)
+    slope0 = chords['slope0'] + strength * _signed(w[:, 4])
+    slope1 = chords['slope1'] + strength * _signed(w[:, 5])
+
+    with_gap = w[:, 6] < gap
+    gap_half = jnp.where(with_gap, unit * (1 + 1.5 * w[:, 7]), -1.0)
+    gap_at = 0.2 + 0.6 * w[:, 8]
+
+    pixel = jnp.arange(side, dtype=jnp.float32) + 0.5
+    amplitude = unit * pick(u[6], wave)
+    cycles = 2 * np.pi * (1 + 3 * u[7:9]) / side  # one to four over the canvas
+    shift_x = amplitude * jnp.sin(cycles[0] * pixel + 2 * np.pi * u[9])  # by row
+    shift_y = amplitude * jnp.sin(cycles[1] * pixel + 2 * np.pi * u[10])  # by column
+
+    ink = drawing.curves_ink(
+      (start + 1) * (side / 2),
+      (end + 1) * (side / 2),
+      slope0,
+      slope1,
+      widths,
+      jnp.where(taken, inks, 0.0),
+      gap_at=gap_at,
+      gap_half_px=gap_half,
+      aliased=u[11] < aliased,
+      x=pixel[None, :] + shift_x[:, None],
+      y=pixel[:, None] + shift_y[None, :],
+    )
+    if blur[1] > 0:
+      ink = _blur(ink, pick(u[12], blur))
+    level = pick(u[13], background)
+    image = level + (1 - level) * ink
+    if noise[1] > 0:
+      image = drawing.add_noise(noise_key, image, pick(u[14], noise))
+    return image
+
+  def one(key):
+    layout_key, rough_key = jax.random.split(key)
+    chords, taken, graph, room = layout(layout_key)
+    image = rough(rough_key, chords, taken, room)
+    # Absent chords become a point far outside.
+    keep = taken[:, None]
+    distance = drawing.distance(
+      jnp.where(keep, (chords['start'] + 1) * (side / 2), -1e3),
+      jnp.where(keep, (chords['end'] + 1) * (side / 2), -1e3),
+      height=side,
+      width=side,
+    )
+    target = drawing.line_ink(distance, unit * target_width, False)
+    return {'image': image[..., None], 'target': target[..., None], 'graph': graph}
+
+  return jax.vmap(one)(jax.random.split(key, batch_size))
+
+
+def source(**options):
+  """A `DeviceSource` of line drawings; the options are those of `sample`."""
+  return sources.from_sampler(sample, **options)
