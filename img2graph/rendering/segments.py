@@ -59,6 +59,8 @@ COMPOSITIONS = ('max', 'sum', 'soft_or')
 _FORWARD_EDGES = 4
 # Edges whose gradients are summed at once on CPUs: bounds memory and stays in cache.
 _BACKWARD_EDGES = 32
+# Pixels whose gradients 'max' works out at once (it needs about 17 floats for each).
+_BACKWARD_PIXELS = 2**17
 
 
 def draw_edges(
@@ -560,14 +562,25 @@ def _backward_max(style, kept, grad):
   *arrays, winner = kept
   edges = _prepare(*arrays)
   batch, count = edges.weight.shape
-  winner = winner.reshape(batch, -1)
+  # All of an edge's numbers as one row: one gather instead of nine is 3 to 5 times
+  # faster. Large images go through in bands of rows, for memory.
+  table = jnp.stack(edges, axis=-1)
+  wanted = max(1, min(style.height, winner.size // _BACKWARD_PIXELS))
+  bands = next(d for d in range(wanted, 0, -1) if style.height % d == 0)
   x, y = np.meshgrid(*_axes(style, grad.dtype))
-  grad = grad.reshape(batch, -1)
-  # Each pixel with the edge that won it.
-  won = _Edges(*(jnp.take_along_axis(v, winner, axis=1) for v in edges))
-  terms = _terms(style, won, x.reshape(1, -1), y.reshape(1, -1), lambda value: grad)
-  add = functools.partial(jax.ops.segment_sum, num_segments=count)
-  sums = jax.vmap(add)(jnp.stack(terms, axis=-1), winner)
+  pixels = tuple(jnp.asarray(v.reshape(bands, 1, -1)) for v in (x, y))
+  maps = tuple(jnp.moveaxis(v.reshape(batch, bands, -1), 1, 0) for v in (winner, grad))
+  add = jax.vmap(functools.partial(jax.ops.segment_sum, num_segments=count))
+
+  def add_band(sums, inputs):
+    x, y, winner, grad = inputs
+    won = jnp.take_along_axis(table, winner[..., None], axis=1)
+    won = _Edges(*jnp.moveaxis(won, -1, 0))
+    terms = _terms(style, won, x, y, lambda value: grad)
+    return sums + add(jnp.stack(terms, axis=-1), winner), None
+
+  sums = jnp.zeros((batch, count, len(_Sums._fields)), grad.dtype)
+  sums, _ = lax.scan(add_band, sums, (*pixels, *maps))
   return _finish(style, edges, _Sums(*jnp.moveaxis(sums, -1, 0)))
 
 
