@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec
 from img2graph import graph as graphs
 from img2graph import metrics
 from img2graph.data import archives
+from img2graph.data import images as image_lib
 from img2graph.metrics import triplets
 
 # Images are drawn in chunks of one size, so that the batch size does not choose them.
@@ -246,8 +247,6 @@ def predict_archive(method, variables, archive, *, batch_size, **options):
   """
   if not len(archive):
     return {}
-  from img2graph.data import images as image_lib
-
   height, width = archive.ink(0).shape
   largest = max(height, width)
   side = next((s for s in method.sides if s >= largest), method.sides[-1])
@@ -262,7 +261,7 @@ def predict_archive(method, variables, archive, *, batch_size, **options):
   found = predict_graphs(method, variables, images(), batch_size=batch_size, **options)
   predictions = {}
   for i, (nodes, edges) in enumerate(found):
-    nodes_px = frames[i].to_original(np.asarray(nodes, np.float64))
+    nodes_px = frames[i].to_pixels(nodes.astype(np.float64))
     unit = nodes_px / np.array([width, height])
     predictions[int(archive.index[i])] = {
       'nodes': unit.tolist(),
