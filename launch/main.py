@@ -15,11 +15,13 @@ for; 3 the loss was not finite; 4 something could not be saved; 130 stopped by C
 and saved.
 """
 
+import re
 import signal
 import sys
 import traceback
 
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 MODES = ('train_and_evaluate', 'train', 'evaluate')
@@ -45,6 +47,8 @@ def parse(argv):
   """
   # Flags of their own, not absl's global ones: a process may parse several lines.
   values = flags.FlagValues()
+  # A module of the line before would lend its get_config to a file without one.
+  sys.modules.pop('config_config', None)
   config_flags.DEFINE_config_file(
     'config', None, 'FILE[:VARIANT].', flag_values=values, sys_argv=list(argv)
   )
@@ -63,33 +67,54 @@ def parse(argv):
   if rest:
     raise FlagError(f'there is an argument that is no flag: {rest[0]}.')
   for name in ('config', 'workdir'):
-    if not values[name].value:
+    if not values[name].present:
       raise FlagError(f'--{name} is needed; --help tells more.')
   try:
     values.config.to_dict()
   except OSError as error:
     raise FlagError(_explain(error, argv)) from error
   except AttributeError as error:
-    raise FlagError('get_config of --config did not return a ConfigDict.') from error
+    raise FlagError(f'get_config of {_place(argv)} gives no ConfigDict.') from error
   return values
+
+
+def _place(argv):
+  """FILE[:VARIANT] of a command line."""
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    if re.fullmatch('--?config', argument):
+      return following
+    if re.match('--?config=', argument):
+      return argument.split('=', 1)[1]
+  return '--config'
 
 
 def _explain(error, argv):
   """One sentence about an exception from parsing the flags."""
-  named = [a.split('=', 1)[1] for a in argv if a.startswith(('--config=', '-config='))]
-  place = named[-1] if named else '--config'
+  place = _place(argv)
+  file = place.split(':')[0]
   # absl and ml_collections wrap what a config file raises, with the whole traceback.
-  lines = [line for line in str(error).strip().splitlines() if line.strip()]
+  text = str(error.args[0]) if error.args else type(error).__name__
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  last = re.sub(r'^\w+(Error|Exception): ', '', lines[-1] if lines else '')
+  last = f'{last.rstrip(". ")}.'
   if isinstance(error, OSError):
-    return f'there is no config file {place.split(":")[0]} that can be read.'
-  if isinstance(error, KeyError) and ':' in place:
-    return f'the config has no variant {error.args[0]!r} ({place}).'
-  if isinstance(error, flags.Error):
-    text = lines[0] if len(lines) == 1 else lines[-1]
-    return f'{text.rstrip(".")}.'
+    return f'there is no config file {file} that can be read.'
+  if isinstance(error, flags.UnrecognizedFlagError):
+    return f'there is no flag --{error.flagname}; --help lists them.'
+  if isinstance(error, flags.Error) and 'parsing config file' not in text:
+    return f'{lines[0].rstrip(".")}.'
+  if "no attribute 'get_config'" in text:
+    return f'{file} has no function get_config.'
   if isinstance(error, AttributeError | KeyError):
-    return f'{" ".join(lines).rstrip(".")} (an override of {place}).'
-  return f'config {place} failed: {(lines or [type(error).__name__])[-1].rstrip(".")}.'
+    for name in [a[1:] for a in argv if re.match(r'--?config\.', a)]:
+      key = name.split('=')[0].split('.', 1)[1]
+      if key.split('.')[-1] in text or key.split('.')[0] in text:
+        hint = re.search('Did you mean "(.+?)"', text)
+        hint = f'; did you mean {hint.group(1)!r}?' if hint else '.'
+        return f'{place} has no value {key!r}{hint}'
+    if ':' in place:
+      return f'{file} has no variant {place.split(":", 1)[1]!r}.'
+  return f'{place}: {last}'
 
 
 def run(argv):
@@ -99,6 +124,8 @@ def run(argv):
       __doc__ + f'\nModes: {", ".join(MODES)}. --traceback shows where an error arose.'
     )
     return _DONE
+  # ml_collections logs what it raises too.
+  logging.set_verbosity(logging.ERROR)
   try:
     values = parse(argv)
   except FlagError as error:
@@ -109,7 +136,7 @@ def run(argv):
   from img2graph.training import loop
   from img2graph.training import parallel
 
-  sys.excepthook = _excepthook
+  sys.unraisablehook = _unraisablehook
   try:
     with errors.user_errors():
       parallel.initialize(
@@ -135,11 +162,11 @@ def run(argv):
   return _DONE
 
 
-def _excepthook(kind, error, trace):
+def _unraisablehook(unraisable):
   # When the first of several concurrent writes of a checkpoint fails, those behind it
   # report to an event loop that is gone. The failure itself is raised in this thread.
-  if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-    sys.__excepthook__(kind, error, trace)
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
 
 
 if __name__ == '__main__':

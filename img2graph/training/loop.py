@@ -303,7 +303,11 @@ def check_config(config):
     return place
 
   def wants(name, ok, what):
-    if not ok(value(name)):
+    try:
+      good = ok(value(name))
+    except TypeError:  # A number for a tuple, or text for a number.
+      good = False
+    if not good:
       raise errors.UserError(f'config.{name} must be {what}; got {value(name)!r}.')
 
   missing = [name for name in _KEYS if name not in config]

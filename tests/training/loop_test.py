@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -28,6 +29,12 @@ PROGRAM = pathlib.Path(toy.__file__)
 ROOT = PROGRAM.parents[2]
 
 
+@pytest.fixture(scope='module', autouse=True)
+def cache_variables(tmp_path_factory):
+  with toy.compilation_cache(tmp_path_factory.mktemp('cache')) as variables:
+    yield variables
+
+
 @pytest.fixture(autouse=True)
 def toy_method(monkeypatch):
   toy.register(monkeypatch)
@@ -54,12 +61,17 @@ def final_variables(workdir):
   return weights.load(pathlib.Path(workdir) / 'weights.npz')[0]
 
 
-def start(workdir, *flags, devices=1, variant='device'):
+@pytest.fixture
+def start(cache_variables):
+  return functools.partial(start_program, cache_variables)
+
+
+def start_program(variables, workdir, *flags, devices=1, variant='device'):
   """Starts the toy as a program of its own."""
   config = f'{PROGRAM.parent / "toy_config.py"}:{variant}'
   command = [sys.executable, str(PROGRAM), f'--config={config}', *flags]
   command.append(f'--workdir={workdir}')
-  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
+  environment = {**os.environ, **variables, 'JAX_NUM_CPU_DEVICES': str(devices)}
   pipe = subprocess.PIPE
   return subprocess.Popen(
     command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
@@ -174,7 +186,7 @@ SLOW_FLAGS = [f'--config.{n.replace("__", ".")}={v}' for n, v in SLOW.items()]
 
 
 def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, start
 ):
   parts = tmp_path / 'parts'
   for step in (10, 40):
@@ -191,7 +203,7 @@ def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
   assert rows(tmp_path / 'whole') == rows(tmp_path / 'parts')
 
 
-def test_two_processes_stop_together_and_learn_what_one_does(tmp_path):
+def test_two_processes_stop_together_and_learn_what_one_does(tmp_path, start):
   def start_pair():
     with socket.socket() as free:
       free.bind(('127.0.0.1', 0))
