@@ -1,0 +1,250 @@
+"""Reading of image files as ink, and fitting of drawings into a square.
+
+Ink is float32 in [0, 1]: 1 where the pen went, 0 on paper, whatever the colours of the
+file. Coordinates of a square are those of `img2graph.geometry`; pixels of the original
+image count from the outer corner of its first pixel, whose centre is (0.5, 0.5).
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+POLARITIES = ('auto', 'dark_on_light', 'light_on_dark')
+SUFFIXES = frozenset(
+  ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
+)
+# Only these decoders: others run programs (EPS) or are long abandoned.
+_FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
+
+
+class BadImage(ValueError):  # noqa: N818, the file is bad, not the program
+  """An image file or folder cannot be used; the message is one sentence naming it."""
+
+
+def read(path, *, polarity='auto'):
+  """The ink of an image file.
+
+  Colour counts as ink: dark ink is 1 - min(R, G, B), so a yellow line on white is as
+  good as a black one, and light ink is max(R, G, B). The level of the paper (the median
+  of all pixels) becomes 0. An image of one colour has no ink. Of several frames or
+  pages the first is read.
+
+  Args:
+    path: a PNG, JPEG, BMP, TIFF, GIF, WebP or PPM file: RGB, grey, palette, CMYK, with
+      or without alpha, 1, 8, 16 or 32 bits or float, turned as its EXIF entry says.
+    polarity: 'dark_on_light', 'light_on_dark', or 'auto': ink is what lies further from
+      the median.
+
+  Returns:
+    `[H, W]` float32 in [0, 1].
+
+  Raises:
+    BadImage: the file is missing, a folder, empty, cut off, unreadable, too large
+      (about 178 megapixels), no image, or has pixels that are not finite.
+    ValueError: there is no such polarity.
+  """
+  if polarity not in POLARITIES:
+    raise ValueError(f'polarity must be one of {POLARITIES}; got {polarity!r}.')
+  colours = read_colours(path)  # [H, W] or [H, W, 3]
+  darkest = colours if colours.ndim == 2 else colours.min(axis=-1)
+  lightest = colours if colours.ndim == 2 else colours.max(axis=-1)
+  if polarity == 'auto':
+    # What lies further from the paper is ink; a tie is one colour, without ink.
+    below = np.maximum(np.median(darkest) - darkest, 0)
+    above = np.maximum(lightest - np.median(lightest), 0)
+    is_dark = np.mean(below, dtype=np.float64) >= np.mean(above, dtype=np.float64)
+    polarity = 'dark_on_light' if is_dark else 'light_on_dark'
+  ink = 1 - darkest if polarity == 'dark_on_light' else lightest
+  paper = np.float32(np.median(ink))
+  if paper >= 1:
+    return np.zeros_like(ink)
+  return np.clip((ink - paper) / (1 - paper), 0, 1)
+
+
+def read_colours(path):
+  """Pixels of an image file in [0, 1]: float32 `[H, W]` if grey, else `[H, W, 3]`.
+
+  Takes and raises what `read` does; alpha is laid on paper.
+  """
+  path = pathlib.Path(path)
+  try:
+    if path.is_dir():
+      raise BadImage(f'{path} is a folder, not an image file.')
+    if path.stat().st_size == 0:
+      raise BadImage(f'{path} is an empty file.')
+    file = path.open('rb')
+  except FileNotFoundError:
+    raise BadImage(f'there is no file {path}.') from None
+  except OSError as error:
+    reason = error.strerror or error
+    raise BadImage(f'{path} cannot be read ({reason}).') from error
+  with file:
+    try:
+      with Image.open(file, formats=_FORMATS) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        colours = _to_array(image)
+    except Image.UnidentifiedImageError:
+      raise BadImage(f'{path} is not an image of a known format.') from None
+    except Image.DecompressionBombError:
+      limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+      raise BadImage(f'{path} has more than {limit} million pixels.') from None
+    # Decoders meet damage in many ways (zlib, struct, index errors, ...), and one bad
+    # file must never stop the others.
+    except Exception as error:
+      raise BadImage(f'{path} is damaged or cut off ({error}).') from error
+  if not np.all(np.isfinite(colours)):
+    raise BadImage(f'{path} has pixels that are not finite numbers.')
+  return np.clip(colours, 0, 1)
+
+
+def _to_array(image):
+  """A loaded image to float32 `[H, W]` or `[H, W, 3]`, nominally in [0, 1]."""
+  mode = image.mode
+  if mode.startswith('I;16'):
+    return np.asarray(image).astype(np.float32) / 65535
+  if mode in ('I', 'F'):
+    values = np.asarray(image).astype(np.float32)
+    # Such files do not say what is white; the smallest usual range that holds all.
+    highest = values.max() if np.all(np.isfinite(values)) else 1
+    whites = (1, 255, 65535) if mode == 'F' else (65535,)
+    white = next((w for w in whites if highest <= w), highest)
+    return values / np.float32(white)
+  has_alpha = mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info
+  if has_alpha:
+    pixels = np.asarray(image.convert('RGBA')).astype(np.float32) / 255
+    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    on_white, on_black = colour * alpha + (1 - alpha), colour * alpha
+    # White strokes on nothing are seen on black only.
+    return on_black if on_black.std() > 1.05 * on_white.std() else on_white
+  if mode in ('1', 'L'):
+    return np.asarray(image.convert('L')).astype(np.float32) / 255
+  return np.asarray(image.convert('RGB')).astype(np.float32) / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """Where an image lies in the square that `fit_square` made of it.
+
+  Attributes:
+    height: of the original image in pixels.
+    width: likewise.
+  """
+
+  height: int
+  width: int
+
+  @property
+  def extent(self):
+    """Side of the square in pixels of the original: its longer side."""
+    return max(self.height, self.width)
+
+  @property
+  def offset(self):
+    """(x, y) in the square of the first corner of the original, in its pixels."""
+    extent = self.extent
+    return (extent - self.width) // 2, (extent - self.height) // 2
+
+  def to_pixels(self, nodes):
+    """Positions `[..., 2]` in [-1, 1] of the square to pixels of the original."""
+    return (nodes + 1) * (self.extent / 2) - np.array(self.offset, np.float32)
+
+  def from_pixels(self, nodes_px):
+    """Inverse of `to_pixels`."""
+    return (nodes_px + np.array(self.offset, np.float32)) * (2 / self.extent) - 1
+
+  def to_image(self, nodes):
+    """Positions `[..., 2]` in [-1, 1] of the square to [-1, 1] of the original."""
+    size = np.array([self.width, self.height], np.float32)
+    return self.to_pixels(nodes) * (2 / size) - 1
+
+  def from_image(self, nodes):
+    """Inverse of `to_image`."""
+    size = np.array([self.width, self.height], np.float32)
+    return self.from_pixels((nodes + 1) / 2 * size)
+
+
+def fit_square(ink, side):
+  """Pads a drawing to a square, centred, and brings it to `side` pixels.
+
+  Enlarging is bilinear. Reducing keeps the darkest part of every cell, since an average
+  would let thin lines fade: a bilinear step to the next multiple k * side, then the
+  maximum of k x k pixels; from four times the side on, the maximum of all pixels of
+  each cell, directly and without ever making the padded square.
+
+  Args:
+    ink: `[H, W]` float32 in [0, 1].
+    side: pixels, at least 1.
+
+  Returns:
+    `[side, side]` float32 in [0, 1], and the `Frame` that maps positions back.
+  """
+  if ink.ndim != 2 or 0 in ink.shape:
+    raise ValueError(f'ink must be [H, W] with at least one pixel; got {ink.shape}.')
+  if side < 1:
+    raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  frame = Frame(*ink.shape)
+  left, top = frame.offset
+  extent = frame.extent
+  ink = np.asarray(ink, np.float32)
+  if extent >= 4 * side:
+    edges = np.round(np.arange(side + 1) * (extent / side)).astype(int)
+    return _cell_max(_cell_max(ink, edges - top, 0), edges - left, 1), frame
+  square = np.zeros((extent, extent), np.float32)
+  square[top : top + frame.height, left : left + frame.width] = ink
+  factor = -(-extent // side)
+  if extent != factor * side:
+    fine = factor * side
+    resized = Image.fromarray(square).resize((fine, fine), Image.Resampling.BILINEAR)
+    square = np.clip(np.asarray(resized), 0, 1)
+  return square.reshape(side, factor, side, factor).max(axis=(1, 3)), frame
+
+
+def _cell_max(values, edges, axis):
+  """Maximum of the cells [edges[i], edges[i+1]) along an axis; 0 for cells outside."""
+  edges = np.clip(edges, 0, values.shape[axis])
+  inside = edges[1:] > edges[:-1]
+  maxima = np.maximum.reduceat(values, edges[:-1][inside], axis=axis)
+  shape = list(values.shape)
+  shape[axis] = len(inside)
+  cells = np.zeros(shape, np.float32)
+  cells[(slice(None),) * axis + (inside,)] = maxima
+  return cells
+
+
+def find(folder):
+  """Image files of a folder and its subfolders, by their suffix; hidden ones are left.
+
+  Args:
+    folder: path of the folder.
+
+  Returns:
+    sorted list of `pathlib.Path`, not empty.
+
+  Raises:
+    BadImage: the folder is missing, is a file, cannot be read, or has no images.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.exists():
+    raise BadImage(f'there is no folder {folder}.')
+  if not folder.is_dir():
+    raise BadImage(f'{folder} is a file, not a folder of images.')
+
+  def fail(error):
+    reason = error.strerror or error
+    raise BadImage(f'folder {error.filename or folder} cannot be read ({reason}).')
+
+  paths = []
+  for parent, folders, files in os.walk(folder, onerror=fail):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    for name in files:
+      if not name.startswith('.') and pathlib.Path(name).suffix.lower() in SUFFIXES:
+        paths.append(pathlib.Path(parent, name))
+  if not paths:
+    kinds = ', '.join(sorted(SUFFIXES))
+    raise BadImage(f'folder {folder} has no images ({kinds}).')
+  return sorted(paths)
