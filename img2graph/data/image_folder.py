@@ -1,0 +1,143 @@
+"""A folder of drawings as training images, without labels."""
+
+import functools
+import threading
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from img2graph.data import drawing
+from img2graph.data import images
+from img2graph.data import sources
+from img2graph.data import streams
+
+
+class _Folder:
+  """Loads the images of a folder by number; bad files stand aside for the next."""
+
+  def __init__(self, paths, *, side, polarity, flip, rotate, zoom, shift):
+    self._paths = paths
+    self._side = side
+    self._polarity = polarity
+    self._flip = flip
+    self._rotate = rotate
+    self._zoom = zoom
+    self._shift = shift
+    self._bad = set()
+    self._lock = threading.Lock()
+
+  def __getstate__(self):
+    # Locks do not travel to worker processes.
+    return {k: v for k, v in self.__dict__.items() if k != '_lock'}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock())
+
+  def square(self, index):
+    """`[side, side]` of image `index`, or of the next good one after it."""
+    for step in range(len(self._paths)):
+      path = self._paths[(index + step) % len(self._paths)]
+      if path in self._bad:
+        continue
+      try:
+        ink = images.read(path, polarity=self._polarity)
+      except images.BadImage as error:
+        with self._lock:
+          if path not in self._bad:
+            logging.warning('skipped: %s', error)
+          self._bad.add(path)
+        continue
+      return images.fit_square(ink, self._side)[0]
+    raise images.BadImage(
+      f'none of the {len(self._paths)} image files can be read, '
+      f'such as {self._paths[0]}.'
+    )
+
+  def __call__(self, index, generator):
+    square = self.square(index)
+    # Always the same number of draws, so that one option does not change the others.
+    flips, turns = generator.integers(2), generator.integers(4)
+    zoom, dx, dy = generator.uniform(size=3)
+    if self._flip and flips:
+      square = square[:, ::-1]
+    if self._rotate:
+      square = np.rot90(square, turns)
+    zoom = drawing.pick(zoom, self._zoom)
+    dx, dy = self._shift * (2 * dx - 1), self._shift * (2 * dy - 1)
+    if zoom != 1 or dx or dy:
+      square = _move(square, zoom, dx, dy)
+    return {'image': np.ascontiguousarray(square, np.float32)[..., None]}
+
+
+def _move(square, zoom, dx, dy):
+  """Scales `[S, S]` about its middle and shifts it by shares of the side."""
+  side = square.shape[0]
+  middle = side / 2
+  # Pillow asks where each output pixel comes from.
+  x0 = middle - (middle + dx * side) / zoom
+  y0 = middle - (middle + dy * side) / zoom
+  moved = Image.fromarray(np.ascontiguousarray(square)).transform(
+    (side, side),
+    Image.Transform.AFFINE,
+    (1 / zoom, 0, x0, 0, 1 / zoom, y0),
+    resample=Image.Resampling.BILINEAR,
+  )
+  return np.asarray(moved)
+
+
+def source(
+  *,
+  path,
+  side=64,
+  polarity='auto',
+  flip=False,
+  rotate=False,
+  zoom=1.0,
+  shift=0.0,
+  worker_count=0,
+):
+  """A `HostSource` of the images in a folder and its subfolders.
+
+  Files that cannot be read are skipped, each with one warning; the next good file of
+  the folder takes their place.
+
+  Args:
+    path: the folder; images of any size and kind that `images.read` takes.
+    side: height and width of the training images in pixels, see `images.fit_square`.
+    polarity: 'auto', 'dark_on_light' or 'light_on_dark'.
+    flip: mirror half of the images left to right.
+    rotate: turn images by a random multiple of 90 degrees.
+    zoom: factor of the size, a number or (low, high), > 0.
+    shift: greatest shift along x and y, as a share of the side.
+    worker_count: processes that read files; 0 reads in threads.
+
+  Returns:
+    `HostSource` with batches {'image': `[B, side, side, 1]`}.
+
+  Raises:
+    images.BadImage: the folder is missing, unreadable or empty, or no file in it is
+      good.
+    ValueError: an option is wrong.
+  """
+  if polarity not in images.POLARITIES:
+    raise ValueError(f'polarity must be one of {images.POLARITIES}; got {polarity!r}.')
+  if side < 1:
+    raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  zoom = drawing.as_range('zoom', zoom, lowest=0.01)
+  shift = drawing.as_range('shift', shift, lowest=0, highest=1)[0]
+  paths = images.find(path)
+  load = _Folder(
+    paths,
+    side=side,
+    polarity=polarity,
+    flip=flip,
+    rotate=rotate,
+    zoom=zoom,
+    shift=shift,
+  )
+  load.square(0)  # Says now, not in training, that no file is good.
+  iterate = functools.partial(
+    streams.shuffled, load, len(paths), worker_count=worker_count
+  )
+  return sources.HostSource(iterate=iterate, side=side, size=len(paths))

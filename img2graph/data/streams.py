@@ -1,0 +1,108 @@
+"""Endless shuffled batches of examples that are loaded one by one, resumable.
+
+Every process draws the same global order and loads its own slice of each batch, so a
+batch holds the same examples in the same places for any number of processes.
+"""
+
+import json
+
+import jax
+import numpy as np
+
+from img2graph.data import sources
+
+
+class _LoadPart:
+  """Loads one process's slice of a batch of example numbers; a class, for pickling."""
+
+  def __init__(self, load, seed, first, count):
+    self._load = load
+    self._seed = seed
+    self._slice = slice(first, first + count)
+
+  def __call__(self, batch_number, indices):
+    mine = range(len(indices))[self._slice]
+    examples = []
+    for i in mine:
+      place = batch_number * len(indices) + i
+      # Keyed by the place in the stream: the same for any number of processes.
+      generator = np.random.default_rng((self._seed, place))
+      examples.append(self._load(int(indices[i]), generator))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+class Stream:
+  """Iterator over batches with `get_state() -> bytes` and `set_state(bytes)`."""
+
+  def __init__(self, iterator):
+    self._iterator = iterator
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return next(self._iterator)
+
+  def get_state(self):
+    """The place in the stream, after the batch that `next` gave last."""
+    return json.dumps(self._iterator.get_state(), sort_keys=True).encode()
+
+  def set_state(self, state):
+    """Goes on after the place that `get_state` told."""
+    self._iterator.set_state(json.loads(state.decode()))
+
+
+def shuffled(
+  load,
+  size,
+  *,
+  seed,
+  batch_size,
+  process_index=0,
+  process_count=1,
+  worker_count=0,
+):
+  """Batches of all examples in a new order every epoch, without end.
+
+  Args:
+    load: `(index, generator) -> example`, a pytree of arrays; `generator` is a numpy
+      `Generator` of this place in the stream alone. Runs in threads, or in other
+      processes if `worker_count` is not 0.
+    size: number of examples, at least 1.
+    seed: int >= 0.
+    batch_size: of all processes together.
+    process_index: which process this is.
+    process_count: number of processes.
+    worker_count: number of processes that load; 0 loads in threads of this one.
+
+  Returns:
+    `Stream` over pytrees of numpy arrays `[batch_size // process_count, ...]`.
+
+  Raises:
+    ValueError: a number is wrong, or the reader (grain) is not installed.
+  """
+  local = sources.local_batch_size(batch_size, process_count)
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f'process_index must be in [0, {process_count}); got {process_index}.'
+    )
+  if seed < 0 or worker_count < 0:
+    raise ValueError(
+      f'seed and worker_count must not be negative; got {seed} and {worker_count}.'
+    )
+  try:
+    import grain
+  except ModuleNotFoundError:
+    raise ValueError(
+      "reading images from files needs grain: pip install 'img2graph[train]'."
+    ) from None
+  part = _LoadPart(load, seed, process_index * local, local)
+  # Shuffled numbers are batched before anything is loaded.
+  order = grain.MapDataset.range(size).shuffle(seed=seed % 2**32).repeat()
+  dataset = order.batch(batch_size).map_with_index(part)
+  options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+  dataset = dataset.to_iter_dataset(options)
+  if worker_count:
+    workers = grain.MultiprocessingOptions(num_workers=worker_count)
+    dataset = dataset.mp_prefetch(workers)
+  return Stream(iter(dataset))
