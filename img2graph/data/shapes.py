@@ -73,7 +73,7 @@ TEMPLATES = {
 _PAPER_SHAPES = ('line', 'triangle', 'rectangle')
 
 
-def _tables(shapes, capacity):
+def tables(shapes, capacity):
   """Templates of the chosen shapes, padded to one size.
 
   Returns:
@@ -168,13 +168,13 @@ def sample(
   shear = drawing.as_range('shear', shear)
   rotation = drawing.as_range('rotation', rotation)
   aliased = drawing.as_range('aliased', float(aliased), lowest=0, highest=1)[0]
-  tables = [jnp.asarray(table) for table in _tables(shapes, capacity)]
+  lookup = [jnp.asarray(table) for table in tables(shapes, capacity)]
 
   def one(key):
     numbers_key, jitter_key, noise_key = jax.random.split(key, 3)
     u = jax.random.uniform(numbers_key, (10,))
     kind = jnp.minimum((u[0] * len(shapes)).astype(jnp.int32), len(shapes) - 1)
-    nodes, exists, ends, adjacency, jitter = (table[kind] for table in tables)
+    nodes, exists, ends, adjacency, jitter = (table[kind] for table in lookup)
     capacity = nodes.shape[0]
     if any(TEMPLATES[name][2] for name in shapes):
       shift = jax.random.uniform(jitter_key, (capacity, 2), minval=-1, maxval=1)
