@@ -227,7 +227,7 @@ def _joined(u, v, *, corner, free, square, bridge, bent, curved):
     return chain.at[1].set(far), count, bowl.astype(jnp.float32)
 
   points, counts, smooths = _one_by_one(stroke, u)
-  present = np.arange(_STROKES) < _integer(v[0], 2, _STROKES)
+  present = np.arange(_STROKES) < _integer(jnp.sqrt(v[0]), 2, _STROKES)
   return points, jnp.where(present, counts, 0), smooths
 
 
@@ -308,7 +308,7 @@ def _roads(u, v):
     return jnp.clip(chain, -1, 1), count, (w[30] < 0.5).astype(jnp.float32)
 
   points, counts, smooths = _one_by_one(stroke, u)
-  present = np.arange(_STROKES) < _integer(v[0], 1, _STROKES - 1)
+  present = np.arange(_STROKES) < _integer(jnp.sqrt(v[0]), 1, _STROKES)
   return points, jnp.where(present, counts, 0), smooths
 
 
@@ -689,10 +689,11 @@ def sample(
     overshoot: how far strokes end beyond or before their corner, in coordinate units.
     gap: share of chords with a gap of 2 to 5 pixels.
     contrast: ink of the strokes, in (0, 1].
-    pressure: how much ink and width vary between chords, in [0, 1).
+    pressure: how much ink and width vary between chords, in [0, 0.9].
     blur: weight of each neighbour in a blur of 3 x 3 pixels, in [0, 1/3].
-    noise: standard deviation of Gaussian noise on every pixel.
-    background: level of the empty paper, in [0, 1).
+    noise: standard deviation of Gaussian noise on every pixel; the square of a uniform
+      number picks it from the range, so that most images are nearly clean.
+    background: level of the empty paper, in [0, 0.9], picked likewise.
     aliased: share of images without soft borders (before the blur).
 
   Returns:
@@ -843,10 +844,10 @@ def sample(
     )
     if blur[1] > 0:
       ink = _blur(ink, pick(u[12], blur))
-    level = pick(u[13], background)
+    level = pick(u[13] ** 2, background)
     image = level + (1 - level) * ink
     if noise[1] > 0:
-      image = drawing.add_noise(noise_key, image, pick(u[14], noise))
+      image = drawing.add_noise(noise_key, image, pick(u[14] ** 2, noise))
     return image
 
   def one(key):
