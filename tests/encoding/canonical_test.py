@@ -22,6 +22,8 @@ def test_side_is_kept_and_values_are_those_of_the_definition():
   kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
   for k in range(2):
     blurred = scipy.ndimage.convolve(image[k, ..., 0], kernel, mode='constant')
+    blocks = blurred.reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    blurred = np.maximum(blurred - np.sort(blocks.ravel())[64], 0)
     level = (blurred**3).sum() / (blurred**2).sum()
     expected = np.clip(blurred / level, 0, 1)
     np.testing.assert_allclose(actual[k, ..., 0], expected, atol=1e-5)
@@ -51,6 +53,14 @@ def test_faint_noise_is_removed():
   noise = 0.1 * np.random.default_rng(0).random((1, 64, 64, 1)).astype(np.float32)
   actual = canonical.canonical_image(np.maximum(_line(64, 2), noise), floor=0.15)
   assert actual[0, :20].max() == 0
+
+
+def test_grey_paper_becomes_white():
+  grey = 0.2 + 0.5 * _line(64, 2)
+  actual = canonical.canonical_image(grey, floor=0.0)
+  # The border is darker than the paper after the blur, and that is all.
+  expected = canonical.canonical_image(_line(64, 2), floor=0.0)
+  np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
 def test_an_empty_image_stays_empty_with_finite_gradient():
