@@ -53,7 +53,7 @@ number. A bad file gets a sentence and exit status 2; the others are still done.
 _PREDICT_EPILOG = """examples:
   img2graph predict drawing.png --output=graphs
   img2graph predict scans/ --output=graphs --format=json,svg --no-overlay
-  img2graph predict map.jpg --output=graphs --refine=60 --polarity=dark
+  img2graph predict map.jpg --output=graphs --refine=60 --polarity=dark_on_light
   img2graph predict *.png --output=graphs --weights=run/weights.npz"""
 
 _RENDER = """Draws a graph file as a picture, black on white.
@@ -99,19 +99,20 @@ def main(argv=None):
   Returns:
     The exit status, see the top of the file.
   """
-  arguments = _parser().parse_args(argv)
   try:
-    status = arguments.run(arguments)
-    # Here, where a closed pipe can still be caught.
-    sys.stdout.flush()
-    return status
+    try:
+      arguments = _parser().parse_args(argv)
+      return arguments.run(arguments)
+    finally:
+      # Here, where a closed pipe can still be caught.
+      sys.stdout.flush()
+  except BrokenPipeError:
+    # The reader (head, less) has seen enough. Python flushes again at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _DONE
   except KeyboardInterrupt:
     print('img2graph: stopped; what was written stays.', file=sys.stderr)
     return _INTERRUPTED
-  except BrokenPipeError:
-    # The reader (head, less) has seen enough. Python flushes again at its end.
-    sys.stdout = open(os.devnull, 'w')
-    return _DONE
   except _Mistake as error:
     _complain(error)
     return _MISTAKE
@@ -176,9 +177,9 @@ def _parser():
   )
   predict.add_argument(
     '--polarity',
-    choices=('auto', 'dark', 'light'),
+    choices=('auto', 'dark_on_light', 'light_on_dark'),
     default='auto',
-    help='whether the ink is dark or light; auto looks at the border (default: auto)',
+    help='of ink on paper; auto: ink is what there is less of (default: auto)',
   )
   predict.add_argument(
     '--batch_size',
@@ -283,7 +284,7 @@ def _predict(arguments):
       raise _Mistake('the method of these weights cannot refine; leave out --refine.')
 
   def load(path):
-    ink = image_lib.load_ink(path, polarity=arguments.polarity)
+    ink = image_lib.read(path, polarity=arguments.polarity)
     return predict.check_image(ink, path)
 
   tagged = predict.load_ahead(paths, load, on_error=report)
@@ -302,8 +303,7 @@ def _predict(arguments):
       for name in arguments.format:
         formats.write(document, f'{stem}.{name}')
       if arguments.overlay:
-        picture = plotting.overlay(image_lib.load_picture(path), document)
-        plotting.save_png(f'{stem}_overlay.png', picture)
+        plotting.save_png(f'{stem}_overlay.png', _overlay(path, document))
       done += 1
       progress.show(done)
   except OSError as error:
@@ -311,9 +311,9 @@ def _predict(arguments):
     _complain(f'{_os_sentence(error)} {done} of {len(paths)} images were done.')
     return _FAILED
   progress.end_line()
-  if len(paths) > 1 or problems:
-    bad = f'; {len(problems)} bad' if problems else ''
-    print(f'{done} graphs in {output}{bad}.', file=sys.stderr)
+  if len(paths) > 1:
+    bad = f'; {_count(len(problems), "bad image")}' if problems else ''
+    print(f'{_count(done, "graph")} in {output}{bad}.', file=sys.stderr)
   return _MISTAKE if problems else _DONE
 
 
@@ -506,6 +506,18 @@ def _convert(arguments):
   return _DONE
 
 
+def _overlay(path, document):
+  """A picture of a document over its image file."""
+  import numpy as np
+
+  from img2graph import plotting
+  from img2graph.data import images as image_lib
+
+  # Read again: to keep the pictures of whole batches would take far more memory.
+  colours = image_lib.read_colours(path)
+  return plotting.overlay(np.round(255 * colours).astype(np.uint8), document)
+
+
 def _expand(images, report):
   """Files, folders and patterns as a list of paths, each once.
 
@@ -524,7 +536,7 @@ def _expand(images, report):
         if not found:
           raise ValueError(f'there is no file that fits {name}.')
       if len(found) == 1 and found[0].is_dir():
-        found = _without_overlays(image_lib.list_images(found[0]))
+        found = _without_overlays(image_lib.find(found[0]))
       for path in found:
         paths.setdefault(os.path.realpath(path), path)
     except (ValueError, OSError) as error:
@@ -626,6 +638,10 @@ class _Progress:
     if self._open:
       print(file=sys.stderr)
     self._open = False
+
+
+def _count(number, thing):
+  return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
 
 
 def _complain(sentence):

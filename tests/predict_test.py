@@ -1,0 +1,219 @@
+"""Prediction with a method whose answer is known: the first and last pixel of ink."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import img2graph
+from configs import simple_shapes
+from img2graph import formats
+from img2graph import methods
+from img2graph import predict
+from img2graph import weights
+from tests import stub
+
+
+@pytest.fixture
+def predictor(monkeypatch):
+  """A `Predictor` of the method above."""
+  monkeypatch.setattr(weights, 'load_method', stub.load_method)
+  return predict.Predictor('folder/stub.npz')
+
+
+def two_dots(height, width, first, last, size):
+  """An image with two square dots of ink, top left corners given in pixels."""
+  image = np.zeros((height, width), np.float32)
+  for x, y in (first, last):
+    image[y : y + size, x : x + size] = 1
+  return image
+
+
+@pytest.mark.parametrize(
+  'height, width, size',
+  [
+    (64, 64, 1),  # As it is.
+    (32, 20, 1),  # Padded.
+    (10, 7, 1),  # Much smaller than the smallest side.
+    (300, 200, 12),  # Reduced.
+    (64, 2000, 80),  # A strip.
+  ],
+)
+def test_nodes_are_in_pixels_of_the_original(predictor, height, width, size):
+  size = min(size, height)
+  last = (width - size, height - size)
+  image = two_dots(height, width, (0, 0), last, size)
+  (document,) = predictor.predict([image])
+  side = next((s for s in stub.SIDES if s >= max(height, width)), stub.SIDES[-1])
+  # A pixel of the square covers this many of the original.
+  tolerance = max(height, width) / side
+  expected = [[0, 0], [width, height]]
+  np.testing.assert_allclose(document.nodes_px, expected, atol=1.01 * tolerance)
+  assert (document.width, document.height) == (width, height)
+  assert document.edges.tolist() == [[0, 1]]
+  np.testing.assert_allclose(document.node_prob, [0.9, 0.75])
+  np.testing.assert_allclose(document.edge_prob, [0.8])
+  assert document.model == f'ends, weights stub, img2graph {img2graph.__version__}'
+
+
+def test_an_image_of_the_methods_side_keeps_its_pixel_centres(predictor):
+  image = two_dots(64, 64, (10, 20), (40, 50), 1)
+  (document,) = predictor.predict([image])
+  np.testing.assert_allclose(document.nodes_px, [[10.5, 20.5], [40.5, 50.5]], atol=1e-3)
+
+
+def test_results_do_not_depend_on_the_batch_or_the_company(predictor):
+  rng = np.random.default_rng(0)
+  sizes = [(64, 64), (30, 20), (64, 50), (200, 90), (64, 64), (12, 32), (64, 1)]
+  images = [(rng.random(size) > 0.8).astype(np.float32) for size in sizes]
+  images.insert(3, np.zeros((40, 40), np.float32))
+  together = predictor.predict(images)
+  assert together == predictor.predict(images, batch_size=3)
+  assert together == [predictor.predict([image])[0] for image in images]
+  for image, document in zip(images, together, strict=True):
+    assert (document.height, document.width) == image.shape
+
+
+def test_each_side_compiles_once(predictor):
+  traced = []
+
+  def counting(variables, images):
+    traced.append(images.shape)
+    return stub.ends_of_ink(variables, images)
+
+  predictor.method = dataclasses.replace(stub.METHOD, predict=counting)
+  images = [np.ones((s, s), np.float32) for s in (64, 20, 60, 30, 64, 64, 50, 9)]
+  predictor.predict(images, batch_size=2)
+  predictor.predict(images[:3], batch_size=2)
+  assert sorted(traced) == [(2, 32, 32, 1), (2, 64, 64, 1)]
+
+
+def test_blank_images_have_empty_graphs(predictor):
+  documents = predictor.predict(
+    [np.zeros((50, 70), np.float32), np.full((1, 1), 0.01, np.float32)]
+  )
+  assert [len(d.nodes_px) for d in documents] == [0, 0]
+  assert [(d.width, d.height) for d in documents] == [(70, 50), (1, 1)]
+
+
+def test_threshold_and_refinement(predictor):
+  image = two_dots(64, 64, (10, 20), (40, 50), 1)
+  assert len(predictor.predict([image], threshold=0.77)[0].edges) == 0
+  all_edges = predictor.predict([image], threshold=0.2)[0]
+  assert len(all_edges.edges) == 2
+  np.testing.assert_allclose(np.sort(all_edges.edge_prob), [0.3, 0.8])
+  refined = predictor.predict([image], refine=60)[0]
+  np.testing.assert_allclose(refined.edge_prob, [0.6])
+
+
+def test_stream_asks_for_no_more_than_it_needs(predictor):
+  asked = []
+
+  def endless():
+    while True:
+      asked.append(len(asked))
+      yield asked[-1], np.ones((64, 64), np.float32)
+
+  stream = predictor.stream(endless(), batch_size=4)
+  tags = [next(stream)[0] for _ in range(6)]
+  assert tags == [0, 1, 2, 3, 4, 5]
+  assert len(asked) == 8
+
+
+@pytest.mark.parametrize(
+  'image, words',
+  [
+    (np.ones((4, 4, 3), np.float32), 'must be [H, W]'),
+    (np.ones((0, 4), np.float32), 'must be [H, W]'),
+    (np.ones((4, 4), np.uint8), 'must be float'),
+    (np.full((4, 4), 2.0), 'must be in [0, 1]; got 2 to 2'),
+    (np.array([[0.0, np.nan]]), 'not finite'),
+    (np.array([[0.0, np.inf]]), 'not finite'),
+  ],
+)
+def test_a_wrong_image_is_named(predictor, image, words):
+  with pytest.raises(ValueError, match='image 1 ') as error:
+    predictor.predict([np.ones((4, 4), np.float32), image])
+  assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [{'threshold': 1.0}, {'threshold': -0.1}, {'refine': -1}, {'batch_size': 0}],
+)
+def test_wrong_options_are_refused(predictor, options):
+  with pytest.raises(ValueError, match=next(iter(options))):
+    predictor.predict([np.ones((4, 4), np.float32)], **options)
+
+
+def test_refining_without_a_refinement_is_refused(predictor):
+  predictor.method = dataclasses.replace(stub.METHOD, refine=None)
+  with pytest.raises(ValueError, match='cannot refine'):
+    predictor.predict([np.ones((4, 4), np.float32)], refine=3)
+
+
+def test_files_are_predicted_like_arrays(predictor, monkeypatch, tmp_path):
+  monkeypatch.setattr(predict, '_predictor', lambda path: predictor)
+  image = two_dots(64, 64, (10, 20), (40, 50), 1)
+  for name, values in (('dark.png', 1 - image), ('light.png', image)):
+    Image.fromarray((255 * values).astype(np.uint8)).save(tmp_path / name)
+  expected = predictor.predict([image])[0]
+  for name in ('dark.png', 'light.png'):
+    document = img2graph.predict_file(tmp_path / name)
+    assert document == dataclasses.replace(expected, file=name)
+  paths = [tmp_path / 'dark.png', tmp_path / 'nothing.png', tmp_path / 'light.png']
+  bad = []
+  found = img2graph.predict_files(paths, on_error=lambda p, e: bad.append((p, e)))
+  assert [path for path, _ in found] == [paths[0], paths[2]]
+  assert [path for path, _ in bad] == [paths[1]]
+  with pytest.raises(ValueError, match='nothing.png'):
+    list(img2graph.predict_files(paths))
+
+
+def test_a_document_reads_back_equal(predictor, tmp_path):
+  rng = np.random.default_rng(1)
+  (document,) = predictor.predict([rng.random((123, 77)).astype(np.float32)])
+  for name in formats.FORMATS:
+    formats.write(document, tmp_path / f'graph.{name}')
+    assert formats.read(tmp_path / f'graph.{name}') == document
+
+
+def test_load_ahead_keeps_order_and_reports():
+  def load(number):
+    if number % 3 == 0:
+      raise ValueError(f'{number} is bad')
+    return -number
+
+  bad = []
+  pairs = predict.load_ahead(range(20), load, on_error=lambda p, e: bad.append(p))
+  assert list(pairs) == [(n, -n) for n in range(20) if n % 3]
+  assert bad == list(range(0, 20, 3))
+  with pytest.raises(ValueError, match='0 is bad'):
+    list(predict.load_ahead(range(20), load))
+
+
+def test_random_weights_of_the_real_method_predict(tmp_path):
+  config = simple_shapes.get_config('smoke').to_dict()
+  method = methods.build(
+    train_steps=config['train_steps'], precision='float32', **config['method']
+  )
+  side = method.sides[0]
+  batch = {'image': np.zeros((1, side, side, 1), np.float32)}
+  # Any numbers will do, and compiling the true initialisation takes seconds.
+  shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.1), shapes)
+  variables = jax.tree.map(np.float32, variables)
+  weights.save(tmp_path / 'random.npz', variables, config=config)
+
+  predictor = predict.Predictor(tmp_path / 'random.npz')
+  images = [rng.random((40, 60)).astype(np.float32), np.zeros((9, 9), np.float32)]
+  plain = predictor.predict(images, threshold=0.01)
+  refined = predictor.predict(images, threshold=0.01, refine=2)
+  assert plain[0].model.startswith('image_graph_image, weights random')
+  for document in (*plain, *refined):
+    assert len(document.nodes_px) <= config['method']['capacity']
+  for document in (plain[1], refined[1]):
+    assert len(document.nodes_px) == 0
