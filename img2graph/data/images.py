@@ -18,7 +18,7 @@ SUFFIXES = frozenset(
   ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
 )
 # Only these decoders: others run programs (EPS) or are long abandoned.
-_FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
+_FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
 
 
 class BadImage(ValueError):  # noqa: N818, the file is bad, not the program
@@ -172,9 +172,10 @@ def fit_square(ink, side):
   """Pads a drawing to a square, centred, and brings it to `side` pixels.
 
   Enlarging is bilinear. Reducing keeps the darkest part of every cell, since an average
-  would let thin lines fade: a bilinear step to the next multiple k * side, then the
-  maximum of k x k pixels; from four times the side on, the maximum of all pixels of
-  each cell, directly and without ever making the padded square.
+  would let thin lines fade: the maximum of k x k pixels, after a bilinear step to k
+  times the side, at least twice as fine as the image, unless it is such a multiple
+  already; from four times the side on, the maximum of all pixels of each cell, directly
+  and without ever making the padded square.
 
   Args:
     ink: `[H, W]` float32 in [0, 1].
@@ -196,7 +197,13 @@ def fit_square(ink, side):
     return _cell_max(_cell_max(ink, edges - top, 0), edges - left, 1), frame
   square = np.zeros((extent, extent), np.float32)
   square[top : top + frame.height, left : left + frame.width] = ink
-  factor = -(-extent // side)
+  if extent <= side:
+    factor = 1
+  elif extent % side == 0:
+    factor = extent // side
+  else:
+    # Twice as fine, since a line halfway between two pixels would lose half its ink.
+    factor = -(-2 * extent // side)
   if extent != factor * side:
     fine = factor * side
     resized = Image.fromarray(square).resize((fine, fine), Image.Resampling.BILINEAR)

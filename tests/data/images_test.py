@@ -1,0 +1,279 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from img2graph.data import images
+
+
+def cross(height=20, width=30):
+  """A drawing with ink 1 on 0: one row and one column."""
+  ink = np.zeros((height, width), np.float32)
+  ink[height // 3] = 1
+  ink[:, width // 4] = 1
+  return ink
+
+
+def save(path, array, mode=None, **options):
+  image = Image.fromarray(array)
+  if mode:
+    image = image.convert(mode)
+  image.save(path, **options)
+  return path
+
+
+def as_bytes(ink):
+  return np.round(255 * ink).astype(np.uint8)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'bmp', 'tif', 'gif', 'webp', 'ppm'])
+@pytest.mark.parametrize('dark', [True, False])
+def test_lossless_formats_give_the_drawing(tmp_path, suffix, dark):
+  ink = cross()
+  pixels = as_bytes(1 - ink if dark else ink)
+  rgb = np.repeat(pixels[..., None], 3, axis=-1)
+  options = dict(lossless=True) if suffix == 'webp' else {}
+  path = save(tmp_path / f'a.{suffix}', rgb, **options)
+  actual = images.read(path)
+  assert actual.dtype == np.float32
+  np.testing.assert_array_equal(actual, ink)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA'])
+def test_modes_of_png_give_the_drawing(tmp_path, mode):
+  path = save(tmp_path / 'a.png', as_bytes(1 - cross()), mode)
+  np.testing.assert_array_equal(images.read(path), cross())
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
+def test_jpeg_gives_nearly_the_drawing(tmp_path, mode):
+  ink = np.zeros((32, 32), np.float32)
+  ink[8:16] = 1
+  path = save(tmp_path / 'a.jpg', as_bytes(1 - ink), mode, quality=95)
+  np.testing.assert_allclose(images.read(path), ink, atol=0.06)
+
+
+def test_sixteen_and_thirty_two_bits(tmp_path):
+  ink = cross() * np.float32(0.5)
+  wide = np.round(65535 * (1 - ink))
+  np.testing.assert_allclose(
+    images.read(save(tmp_path / 'a.png', wide.astype(np.uint16))), ink, atol=1e-4
+  )
+  np.testing.assert_allclose(
+    images.read(save(tmp_path / 'a.tif', wide.astype(np.int32))), ink, atol=1e-4
+  )
+  np.testing.assert_allclose(images.read(save(tmp_path / 'b.tif', 1 - ink)), ink)
+  np.testing.assert_allclose(
+    images.read(save(tmp_path / 'c.tif', 255 * (1 - ink))), ink, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('colour', [0, 255])
+def test_drawing_in_the_alpha_channel_alone(tmp_path, colour):
+  ink = cross()
+  pixels = np.full((*ink.shape, 4), colour, np.uint8)
+  pixels[..., 3] = as_bytes(ink)
+  np.testing.assert_array_equal(images.read(save(tmp_path / 'a.png', pixels)), ink)
+
+
+def test_transparent_palette(tmp_path):
+  ink = cross()
+  image = Image.fromarray(as_bytes(ink) // 255)
+  image = image.convert('P')
+  image.putpalette([255, 0, 0, 0, 0, 0])
+  image.save(tmp_path / 'a.png', transparency=0)
+  np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), ink)
+
+
+def test_coloured_ink_counts_in_full(tmp_path):
+  ink = cross()
+  yellow = np.full((*ink.shape, 3), 255, np.uint8)
+  yellow[ink > 0] = (255, 255, 0)
+  np.testing.assert_array_equal(images.read(save(tmp_path / 'a.png', yellow)), ink)
+  blue = np.zeros((*ink.shape, 3), np.uint8)
+  blue[ink > 0] = (0, 0, 255)
+  np.testing.assert_array_equal(images.read(save(tmp_path / 'b.png', blue)), ink)
+
+
+def test_grey_paper_becomes_zero(tmp_path):
+  ink = cross()
+  grey = np.where(ink > 0, 20, 150).astype(np.uint8)
+  actual = images.read(save(tmp_path / 'a.png', grey))
+  np.testing.assert_allclose(actual, ink * (130 / 150), atol=1e-6)
+  light = images.read(tmp_path / 'a.png', polarity='light_on_dark')
+  assert not light.any()
+
+
+def test_exif_orientation_is_followed(tmp_path):
+  ink = cross(20, 30)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # turned by 90 degrees clockwise to be seen
+  path = save(tmp_path / 'a.png', as_bytes(1 - ink), exif=exif)
+  np.testing.assert_array_equal(images.read(path), np.rot90(ink, -1))
+
+
+@pytest.mark.parametrize('value', [0, 128, 255])
+@pytest.mark.parametrize('polarity', images.POLARITIES)
+@pytest.mark.parametrize('shape', [(1, 1), (9, 5)])
+def test_one_colour_has_no_ink(tmp_path, value, polarity, shape):
+  path = save(tmp_path / 'a.png', np.full(shape, value, np.uint8))
+  actual = images.read(path, polarity=polarity)
+  np.testing.assert_array_equal(actual, np.zeros(shape))
+
+
+def test_bad_files_are_named_in_one_sentence(tmp_path):
+  good = save(tmp_path / 'good.png', as_bytes(1 - cross(200, 300)))
+  content = good.read_bytes()
+  (tmp_path / 'truncated.png').write_bytes(content[: len(content) // 2])
+  (tmp_path / 'header.png').write_bytes(content[:20])
+  (tmp_path / 'empty.png').write_bytes(b'')
+  (tmp_path / 'pdf.png').write_bytes(b'%PDF-1.4\n%%EOF')
+  jpeg = save(tmp_path / 'good.jpg', as_bytes(1 - cross(200, 300))).read_bytes()
+  (tmp_path / 'truncated.jpg').write_bytes(jpeg[: len(jpeg) // 2])
+  nan = cross()
+  nan[0, 0] = np.nan
+  save(tmp_path / 'nan.tif', nan)
+  infinite = cross()
+  infinite[0, 0] = np.inf
+  save(tmp_path / 'infinite.tif', infinite)
+  (tmp_path / 'folder.png').mkdir()
+  for name, reason in [
+    ('truncated.png', 'cut off'),
+    ('truncated.jpg', 'cut off'),
+    ('header.png', 'cut off|not an image'),
+    ('empty.png', 'empty'),
+    ('pdf.png', 'not an image'),
+    ('nan.tif', 'not finite'),
+    ('infinite.tif', 'not finite'),
+    ('folder.png', 'is a folder'),
+    ('missing.png', 'there is no file'),
+    ('good.png/inside.png', 'cannot be read'),
+  ]:
+    with pytest.raises(images.BadImage, match=reason) as caught:
+      images.read(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_file_without_permission_is_named(tmp_path, monkeypatch):
+  path = save(tmp_path / 'a.png', as_bytes(cross()))
+
+  def refuse(self, *args, **kwargs):
+    raise PermissionError(13, 'Permission denied')
+
+  # The owner of everything may read it all, so the refusal is acted.
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
+  with pytest.raises(images.BadImage, match='a.png cannot be read .Permission denied'):
+    images.read(path)
+
+
+def test_too_many_pixels_are_refused_and_many_are_read(tmp_path, monkeypatch):
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10_000)
+  path = save(tmp_path / 'a.png', np.zeros((200, 200), np.uint8))
+  with pytest.raises(images.BadImage, match='million pixels'):
+    images.read(path)
+
+
+def test_very_wide_drawing_is_read_and_fitted(tmp_path):
+  ink = np.zeros((300, 20_000), np.float32)
+  ink[150, 5_000:15_000] = 1
+  actual = images.read(save(tmp_path / 'a.png', as_bytes(1 - ink)))
+  np.testing.assert_array_equal(actual, ink)
+  square, frame = images.fit_square(actual, 64)
+  assert np.argwhere(square.max(axis=1) == 1).ravel().tolist() == [32]
+  assert np.argwhere(square.max(axis=0) == 1).ravel().tolist() == list(range(16, 48))
+  np.testing.assert_allclose(frame.to_pixels(np.zeros(2)), (10_000, 150))
+
+
+def test_polarity_must_be_known(tmp_path):
+  with pytest.raises(ValueError, match='polarity'):
+    images.read(tmp_path / 'a.png', polarity='white')
+
+
+@pytest.mark.parametrize('shape', [(64, 64), (1, 1), (30, 47), (48, 31), (7, 500)])
+def test_frame_maps_pixels_to_the_square_and_back(shape):
+  frame = images.Frame(*shape)
+  points = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+  np.testing.assert_allclose(
+    frame.from_pixels(frame.to_pixels(points)), points, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    frame.from_image(frame.to_image(points)), points, atol=1e-6
+  )
+  corners = frame.to_pixels(frame.from_image(np.array([[-1.0, -1.0], [1.0, 1.0]])))
+  np.testing.assert_allclose(corners, [(0, 0), shape[::-1]], atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(16, 16), (20, 33), (70, 70), (105, 81), (900, 400)])
+def test_a_dot_stays_where_the_frame_says(shape):
+  row, column = shape[0] // 3, 2 * shape[1] // 3
+  ink = np.zeros(shape, np.float32)
+  ink[row, column] = 1
+  square, frame = images.fit_square(ink, 64)
+  assert square.shape == (64, 64)
+  weight = square / square.sum()
+  centre = np.arange(64) + 0.5
+  found = np.array([weight.sum(0) @ centre, weight.sum(1) @ centre]) / 32 - 1
+  expected = frame.from_pixels(np.array([column + 0.5, row + 0.5]))
+  np.testing.assert_allclose(found, expected, atol=1.1 / 32)
+
+
+def test_thin_lines_survive_strong_reduction():
+  for extent in (100, 130, 255, 256, 300, 1111):
+    ink = np.zeros((extent, extent), np.float32)
+    ink[extent // 2] = 1
+    square, _ = images.fit_square(ink, 64)
+    assert square.max(axis=0).min() > 0.7
+
+
+def test_square_of_the_same_side_is_unchanged():
+  ink = np.random.default_rng(0).random((32, 32), np.float32)
+  np.testing.assert_array_equal(images.fit_square(ink, 32)[0], ink)
+  wide = ink[:10]
+  square, frame = images.fit_square(wide, 32)
+  np.testing.assert_array_equal(square[11:21], wide)
+  assert frame.offset == (0, 11) and not square[:11].any() and not square[21:].any()
+
+
+def test_cells_of_an_exact_multiple_are_block_maxima():
+  ink = np.random.default_rng(0).random((80, 80), np.float32)
+  expected = ink.reshape(8, 10, 8, 10).max(axis=(1, 3))
+  np.testing.assert_array_equal(images.fit_square(ink, 8)[0], expected)
+
+
+def test_empty_ink_and_side_are_refused():
+  with pytest.raises(ValueError, match='at least one pixel'):
+    images.fit_square(np.zeros((0, 3)), 8)
+  with pytest.raises(ValueError, match='side'):
+    images.fit_square(np.zeros((3, 3)), 0)
+
+
+def test_find_lists_images_sorted_and_without_hidden_ones(tmp_path):
+  for name in ('b.png', 'a.JPG', 'notes.txt', '.hidden.png', 'sub/c.tif', '.git/d.png'):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'x')
+  found = [p.relative_to(tmp_path).as_posix() for p in images.find(tmp_path)]
+  assert found == ['a.JPG', 'b.png', 'sub/c.tif']
+
+
+def test_folders_without_images_are_named(tmp_path, monkeypatch):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'file').write_text('x')
+  for name, reason in [
+    ('empty', 'no images'),
+    ('file', 'is a file'),
+    ('missing', 'there is no folder'),
+  ]:
+    with pytest.raises(images.BadImage, match=reason) as caught:
+      images.find(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+  def refuse(path):
+    raise PermissionError(13, 'Permission denied', str(path))
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  with pytest.raises(images.BadImage, match='empty cannot be read'):
+    images.find(tmp_path / 'empty')
