@@ -3,13 +3,13 @@
   --config=configs/simple_shapes.py            ours, 64 px, 1500 steps, 8 proposals
   --config=configs/simple_shapes.py:paper      Lu & Dubbelman 2020, section 3 and 4
 
-Variants: `base`, `128px`, `quick` (quickstart), `smoke` (tests), `paper`,
-`paper_smoke`.
+Variants: `base`, `128px`, `quick` (quickstart), `smoke` (tests), `paper`, `paper_cpu`
+(64 px and half the widths, for a processor), `paper_smoke`.
 """
 
 import ml_collections
 
-VARIANTS = ('base', '128px', 'quick', 'smoke', 'paper', 'paper_smoke')
+VARIANTS = ('base', '128px', 'quick', 'smoke', 'paper', 'paper_cpu', 'paper_smoke')
 
 
 def get_config(variant='base'):
@@ -23,6 +23,29 @@ def get_config(variant='base'):
     c.data.side = 128
   if variant == 'quick':
     c.train_steps = 800
+  if variant in ('paper_smoke', 'paper_cpu'):
+    # Generated on the device: nothing to prepare.
+    c.data = dict(source='shapes', side=128, line_width=1.5)
+  if variant == 'paper_smoke':
+    c.data.side = 64
+    c.method.sides = (64,)
+    c.method.nodes.stem_features = 8
+    c.method.nodes.block_features = (16, 16)
+    c.method.nodes.block_depths = (1, 1)
+    c.method.nodes.head_features = 8
+    c.method.edges.hidden = 16
+  if variant == 'paper_cpu':
+    # The same model, smaller in everything that only costs time.
+    c.data.side = 64
+    c.method.sides = (64,)
+    c.method.nodes.stem_features = 32
+    c.method.nodes.stem_kernel = 5
+    c.method.nodes.block_features = (64, 32)
+    c.method.nodes.block_depths = (2, 2)
+    c.batch_size = 32
+    c.train_steps = 3000
+    c.log_every = 50
+    c.eval_every = c.checkpoint_every = c.panel_every = 500
   if variant.endswith('smoke'):
     c.train_steps = 4
     c.batch_size = 8
@@ -128,6 +151,7 @@ def _paper():
   c.panel_every = 1_950
   c.data = dict(
     source='tfds_simple_shapes',
+    data_dir='runs/data',  # Made when it is not there.
     side=128,
     num_images=50_000,
     line_width=1.5,  # Open; thin, as in the paper's Figure 3.

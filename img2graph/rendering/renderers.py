@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from img2graph.rendering import segments
+from img2graph.rendering import templates
 
 
 class SegmentRenderer(nn.Module):
@@ -82,8 +83,6 @@ class TemplateRenderer(nn.Module):
 
   def __call__(self, start, end, weight, *, height, width, progress, train):
     """Adds `[B, E, 2]` to `[B, E, 2]` with weights `[B, E]` up to `[B, H, W]`."""
-    from img2graph.rendering import templates
-
     del progress, train  # Nothing is learned or explored here.
     return templates.draw_templates(
       templates.line_template(self.size),
