@@ -49,9 +49,9 @@ _OUTPUT = flags.DEFINE_string(
   'output', 'results/benchmarks/renderer.json', 'File that is written.'
 )
 
-# Of the largest gradient. Sums over 16,384 pixels in float32, in two orders; and where
-# two edges are equally bright to rounding, 'max' may give a pixel to either.
-_TOLERANCE = 1e-2
+# Of the Euclidean norm, not of the largest number: where two edges are equally bright
+# to rounding, 'max' may give a pixel to either, and a few of a million pixels are such.
+_TOLERANCE = 2e-3
 
 
 def make_draw(compose):
@@ -123,10 +123,10 @@ def compile_gradients(draw, inputs):
 
 
 def check_agreement(name, actual, expected):
-  """Raises if image or gradients differ; returns the largest relative difference."""
+  """Raises if image or gradients differ; returns the relative difference."""
   worst = 0.0
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    worst = max(worst, float(jnp.abs(a - b).max() / jnp.abs(b).max()))
+    worst = max(worst, float(jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum())))
   if not worst < _TOLERANCE:
     raise ValueError(f'{name}: the two drawings differ by {worst:.2g}.')
   return worst
@@ -195,7 +195,7 @@ def compare(compose, num_edges):
     'plain_mib': round(plain_memory, 1),
     'memory_ratio': round(plain_memory / memory, 1),
     'plain_was_run': ran,
-    'largest_relative_difference': difference,
+    'relative_difference': difference,
   }
 
 
