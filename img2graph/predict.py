@@ -57,7 +57,7 @@ class Predictor:
     self.method, variables, meta = weights.load_method(path)
     self.card = meta['card']
     method = meta['method']['name']
-    self.name = f'{method}, weights {path.stem}, img2graph {img2graph.__version__}'
+    self.name = f'{method}, {path.name}, img2graph {img2graph.__version__}'
     self._variables = jax.device_put(variables)
     self._compiled = functools.cache(self._compile)
 

@@ -55,7 +55,7 @@ def test_nodes_are_in_pixels_of_the_original(predictor, height, width, size):
   assert document.edges.tolist() == [[0, 1]]
   np.testing.assert_allclose(document.node_prob, [0.9, 0.75])
   np.testing.assert_allclose(document.edge_prob, [0.8])
-  assert document.model == f'ends, weights stub, img2graph {img2graph.__version__}'
+  assert document.model == f'ends, stub.npz, img2graph {img2graph.__version__}'
 
 
 def test_an_image_of_the_methods_side_keeps_its_pixel_centres(predictor):
@@ -212,7 +212,7 @@ def test_random_weights_of_the_real_method_predict(tmp_path):
   images = [rng.random((40, 60)).astype(np.float32), np.zeros((9, 9), np.float32)]
   plain = predictor.predict(images, threshold=0.01)
   refined = predictor.predict(images, threshold=0.01, refine=2)
-  assert plain[0].model.startswith('image_graph_image, weights random')
+  assert plain[0].model.startswith('image_graph_image, random.npz, ')
   for document in (*plain, *refined):
     assert len(document.nodes_px) <= config['method']['capacity']
   for document in (plain[1], refined[1]):
