@@ -7,6 +7,7 @@
 An entry's run lies in a folder of its own in the workdir and goes on where it was
 stopped. Each finished entry is one line of the output: its overrides and what
 `results.json` holds. Entries that stand there with the same config are not run again.
+Beside the output lies a table of it in Markdown, the mean over seeds in each row.
 """
 
 import importlib.util
@@ -14,6 +15,7 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 from absl import app
 from absl import flags
 from ml_collections import config_flags
@@ -79,6 +81,44 @@ def run(config, overrides_list, workdir, output, *, train):
   return count
 
 
+def table(rows):
+  """Markdown table of the lines of an output; seeds of one setting share a row.
+
+  Each cell is the mean and, of several seeds, the lowest value, in percent.
+  """
+  groups = {}
+  for row in rows:
+    setting = {k: v for k, v in row['overrides'].items() if k != 'seed'}
+    groups.setdefault(slug(setting), []).append(row)
+  lines = [
+    '| setting | capacity | seeds | F1 3 % | F1 5 % | F1 8 % | exact 5 % | minutes |',
+    '|---|---|---|---|---|---|---|---|',
+  ]
+  for name, group in groups.items():
+    minutes = np.mean([row['wall_clock']['total_seconds'] for row in group]) / 60
+    capacity = group[0]['config']['method']['capacity']
+    tested = group[0]['config']['eval'].get('capacities') or [None]
+    for k in tested:
+      scores = [
+        row['scores'] if k is None else row['scores'][f'capacity_{k}'] for row in group
+      ]
+      cells = [
+        _cell([s['at'][t]['edge_lenient']['micro']['f1'] for s in scores])
+        for t in ('0.03', '0.05', '0.08')
+      ]
+      cells.append(_cell([s['at']['0.05']['exact'] for s in scores]))
+      lines.append(
+        f'| {name} | {k or capacity} | {len(group)} | {" | ".join(cells)} '
+        f'| {minutes:.1f} |'
+      )
+  return '\n'.join(lines) + '\n'
+
+
+def _cell(values):
+  text = f'{100 * np.mean(values):.2f}'
+  return text if len(values) == 1 else f'{text} (min {100 * min(values):.2f})'
+
+
 def main(argv):
   del argv
   # After the flags: a mistake in them is told at once, without loading jax.
@@ -94,6 +134,9 @@ def main(argv):
       _OUTPUT.value,
       train=loop.train,
     )
+    output = pathlib.Path(_OUTPUT.value)
+    rows = [json.loads(line) for line in output.read_text().splitlines() if line]
+    output.with_suffix('.md').write_text(table(rows))
   except (ValueError, errors.SaveError, errors.NonFiniteError) as error:
     print(error, file=sys.stderr)
     sys.exit(2)
