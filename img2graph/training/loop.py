@@ -404,11 +404,18 @@ def _flatten_config(value, prefix=''):
 
 
 class _Exam:
-  """How a run is judged: the same images every time, from a seed of their own."""
+  """How a run is judged: the same images every time, from a seed of their own.
+
+  The images are those of `config.eval.archive`; or of the source of training, with the
+  changes of `config.eval.data` if there are any.
+  """
 
   def __init__(self, config, method, source):
     self._options = config['eval']
     archive = self._options.get('archive', '')
+    other = self._options.get('data')  # For example another split.
+    if other:
+      source = data.build(**(config['data'] | other))
     # Read now: a path that is wrong should not show after hours of training.
     self._data = (
       archives.load(archive, spread=self._options['num_images']) if archive else source
@@ -617,8 +624,12 @@ class _Run:
   def _tell(self, step, scores):
     flat = headline(scores)
     self._metrics.write(step, {f'eval/{n}': v for n, v in flat.items()})
-    shown = '  '.join(f'{n} {v:.4f}' for n, v in flat.items())
-    self._console.say(f'step {step}  {shown}')
+    for part in ('', *(n for n in scores if n.startswith('capacity_'))):
+      shown = headline(scores[part] if part else scores, nested=False)
+      figures = '  '.join(f'{n} {v:.4g}' for n, v in shown.items())
+      self._console.say(
+        f'step {step}  {part.replace("_", " ")}{part and "  "}{figures}'
+      )
 
   def _final_scores(self, state, scores):
     """The scores of the last step; None if they were cut short."""
@@ -679,14 +690,20 @@ def _write_png(path, pixels):
   logging.write_atomically(path, buffer.getvalue())
 
 
-def headline(scores):
-  """The scores that a person looks at first, `{name: float}`."""
+def headline(scores, *, nested=True):
+  """The scores that a person looks at first, `{name: float}`.
+
+  Args:
+    scores: as `_Exam.scores` gives them.
+    nested: also those at other capacities, as 'capacity_8/...'.
+  """
   flat = dict(metrics.headline(scores))
   flat |= {n: v for n, v in scores.items() if n == 'loss'}
+  flat |= logging.flatten_scores(scores['predicted'])
   for name, value in scores.items():
-    if name.startswith('capacity_'):
+    if nested and name.startswith('capacity_'):
       flat |= {f'{name}/{n}': v for n, v in metrics.headline(value).items()}
-  return flat | logging.flatten_scores({'predicted': scores['predicted']})
+  return flat
 
 
 def _plain(value):

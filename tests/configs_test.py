@@ -1,0 +1,100 @@
+"""Every config loads, every entry of its sweeps too, and its smoke variants run."""
+
+import importlib
+import inspect
+import io
+import math
+import pathlib
+
+import chex
+import jax
+import pytest
+from ml_collections import config_dict
+
+from img2graph import data
+from img2graph import methods
+from img2graph import weights
+from img2graph.training import logging
+from img2graph.training import loop
+from img2graph.training import optim
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
+MODULES = {name: importlib.import_module(f'configs.{name}') for name in NAMES}
+VARIANTS = [(name, v) for name in NAMES for v in MODULES[name].VARIANTS]
+SMOKE = [(name, v) for name, v in VARIANTS if v.endswith('smoke')]
+
+
+def check(config):
+  """Builds all of a config but its data, which may be large or elsewhere."""
+  plain = config.to_dict()
+  loop.check_config(plain)
+  methods.build(
+    train_steps=plain['train_steps'], precision=plain['precision'], **plain['method']
+  )
+  options = {n: v for n, v in plain['optim'].items() if n != 'ema'}
+  _, learning_rate = optim.build(train_steps=plain['train_steps'], **options)
+  assert math.isfinite(learning_rate(plain['train_steps'] - 1))
+  module = data._MODULES[plain['data']['source']]
+  module = importlib.import_module(f'img2graph.data.{module}')
+  function = getattr(module, 'sample', module.source)
+  assert set(plain['data']) - {'source'} <= set(inspect.signature(function).parameters)
+
+
+def test_there_are_configs_and_each_has_a_smoke_variant():
+  assert 'simple_shapes' in NAMES
+  assert {name for name, _ in SMOKE} == set(NAMES)
+
+
+@pytest.mark.parametrize('name, variant', VARIANTS)
+def test_every_variant_loads_and_builds(name, variant):
+  config = MODULES[name].get_config(variant)
+  assert isinstance(config, config_dict.ConfigDict)
+  check(config)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_unknown_variant_is_refused(name):
+  with pytest.raises((ValueError, KeyError), match='no such variant'):
+    MODULES[name].get_config('no such variant')
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if hasattr(MODULES[n], 'sweep')])
+def test_every_entry_of_a_sweep_loads_and_builds(name):
+  entries = list(MODULES[name].sweep())
+  assert entries
+  assert len({tuple(sorted(e.items())) for e in entries}) == len(entries)
+  for entry in entries:
+    config = MODULES[name].get_config()
+    config.update_from_flattened_dict(entry)  # Refuses names that are not there.
+    check(config)
+
+
+def run(config, workdir):
+  console = logging.Console(out=io.StringIO(), err=io.StringIO())
+  return loop.train(config, workdir, evaluate=False, console=console)
+
+
+@pytest.fixture
+def quick_compilation():
+  """Compiles quickly what runs for two steps only."""
+  before = jax.config.values['jax_disable_most_optimizations']
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.mark.usefixtures('quick_compilation')
+@pytest.mark.parametrize('name, variant', SMOKE)
+def test_every_smoke_variant_runs_two_steps(name, variant, tmp_path):
+  config = MODULES[name].get_config(variant)
+  config.train_steps = 2
+  config.panel_every = 0
+  if config.data.source == 'tfds_simple_shapes':
+    with config.unlocked():
+      config.data.update(data_dir=str(tmp_path / 'data'), num_images=16)
+      config.data.update(num_test_images=4)
+  results = run(config, tmp_path / 'run')
+  assert results['step'] == 2
+  _, variables, _ = weights.load_method(tmp_path / 'run' / 'weights.npz')
+  chex.assert_tree_all_finite(variables)
