@@ -13,8 +13,8 @@ at full ink. Learning to draw the target from the image needs no graph.
 
 The true graph is planar: every crossing and every T joint is a node. Chords are taken
 one by one, each only if the graph stays clear: `min_gap` between any two nodes and
-between a node and a chord that does not end there, no flat angle, no more nodes than
-the capacity. A chord that does not fit ends its stroke.
+between the end of a chord and any chord that it does not touch, no angle below 20
+degrees, no more nodes than the capacity. A chord that does not fit ends its stroke.
 """
 
 import jax
@@ -470,9 +470,9 @@ def _take_first(mask, num, values):
   exists = jnp.any(chosen, axis=1)
 
   def take(a):
-    taken = a[index]
+    taken = jnp.asarray(a)[index]
     keep = exists.reshape((-1,) + (1,) * (taken.ndim - 1))
-    return jnp.where(keep, taken, jnp.zeros((), a.dtype))
+    return jnp.where(keep, taken, jnp.zeros((), taken.dtype))
 
   return exists, jax.tree.map(take, values)
 
@@ -488,7 +488,8 @@ def _relations(start, end):
       'point' `[M, M, 2]`: where;
       'contact' `[M, M]` bool: a crosses m, or ends within m; 'along' `[M, M]`: the
       distance from m's start to that place;
-      'nearest' `[M, M]`: least distance between the two if they do not cross;
+      'nearest' `[M, M]`: least distance of an end of one from the other, without ends
+      that touch it;
       'touching' `[M, M]` bool: they cross, or one ends within the other;
       'ends' `[M, M]`: least distance of the contact from the ends that do not make it;
       'sine' `[M, M]`: sine of the angle between them, >= 0; 'opening' `[M, M]`: cosine
@@ -513,7 +514,8 @@ def _relations(start, end):
   across = _cross(unit[:, None, None], offset)
   outside = along - jnp.clip(along, 0.0, length[:, None, None])
   distance = jnp.sqrt(across**2 + outside**2)
-  nearest = jnp.minimum(distance.min(axis=-1), distance.min(axis=-1).T)
+  free = jnp.where(distance < _TOUCH, jnp.inf, distance).min(axis=-1)
+  nearest = jnp.minimum(free, free.T)
 
   inner = jnp.minimum(along, length[:, None, None] - along)  # distance from m's ends
   tee = (distance < _TOUCH) & (inner >= _TOUCH)  # an end of a lies within m
@@ -551,20 +553,19 @@ def _select(chords, exists, relations, *, capacity, min_gap):
   num = exists.shape[0]
   length = jnp.linalg.norm(chords['end'] - chords['start'], axis=-1)
   r = relations
-  clear = jnp.where(
+  steep = jnp.where(
     r['joint'],
     r['opening'] < _MIN_COSINE,
-    jnp.where(
-      r['touching'],
-      (r['ends'] >= min_gap) & (r['sine'] >= _MIN_SINE),
-      r['nearest'] >= min_gap,
-    ),
+    ~r['touching'] | ((r['ends'] >= min_gap) & (r['sine'] >= _MIN_SINE)),
   )
+  clear = steep & (r['nearest'] >= min_gap)
   clash = ~clear & ~np.eye(num, dtype=bool)
-  # Two contacts on one chord that are too near each other: [chord, first, second].
-  near = jnp.abs(r['along'][:, :, None] - r['along'][:, None, :]) < min_gap
+  # Two contacts on one chord that are too near each other, [chord, first, second],
+  # unless they are one: the common end of two chords.
+  apart = jnp.abs(r['along'][:, :, None] - r['along'][:, None, :])
+  one = r['joint'][None] & (apart < _TOUCH)
   both = r['contact'][:, :, None] & r['contact'][:, None, :]
-  crowd = near & both & ~r['joint'][None] & ~np.eye(num, dtype=bool)[None]
+  crowd = (apart < min_gap) & both & ~one & ~np.eye(num, dtype=bool)[None]
   fits = exists & (length >= min_gap)
 
   def step(carry, m):
@@ -676,8 +677,8 @@ def sample(
     pieces: share of images with two drawings side by side.
     fill: longer side of a drawing, as a share of the room it has.
     margin: share of the half side that drawings keep free (roads run to the border).
-    min_gap: least distance between two nodes, and between a node and a chord that does
-      not end there, in coordinate units (0.12 is 3.8 pixels of 64).
+    min_gap: least distance between two nodes, and between the end of a chord and a
+      chord that it does not touch, in coordinate units (0.12 is 3.8 pixels of 64).
     flat: an inner point of a stroke is left out when it lies nearer than this to the
       line between its neighbours, in coordinate units: a slight bend is no node.
     line_width: pixels, drawn evenly in its logarithm; at most half the shortest edge
