@@ -1,5 +1,7 @@
 """Tests of drawing segments: brute force, plain autodiff, memory and laws."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -59,6 +61,7 @@ def random_edges(seed, batch, edges, dtype=np.float32):
 def draw(profile, compose, height=12, width=12, **options):
   """`draw_edges` as a function of its four arrays."""
 
+  @jax.jit
   def function(start, end, weight, thickness):
     return rendering.draw_edges(
       start,
@@ -214,7 +217,7 @@ def test_soft_or_gradient_is_accurate_for_weights_near_one():
   compare_with_plain(arrays, 'antialias', 'soft_or', 12, 12, rtol=1e-4)
 
 
-@pytest.mark.parametrize('profile,compose', STYLES)
+@pytest.mark.parametrize('profile,compose', [*SOME_STYLES, ('antialias', 'max')])
 def test_awkward_edges_have_finite_gradients(profile, compose):
   # A dot on a pixel centre, a nearly closed edge, an edge outside, an edge of weight 0.
   start = jnp.array([[[0.0, 0.0], [0.5, 0.5], [5.0, 5.0], [-1.0, 0.0]]])
@@ -367,17 +370,19 @@ def test_graph_is_drawn_edge_by_edge():
   nodes = np.random.default_rng(0).uniform(-1, 1, (2, 4, 2)).astype(np.float32)
   graph = graph_lib.Graph(nodes, np.ones((2, 4), np.float32), edge_prob)
   options = dict(height=10, width=12, thickness=0.1)
-  image = rendering.draw_graph(graph, min_prob=0.25, **options)
-  expected = rendering.draw_edges(
+  draw_graph = jax.jit(functools.partial(rendering.draw_graph, **options))
+  strong = jax.jit(functools.partial(rendering.draw_graph, min_prob=0.25, **options))
+  image = strong(graph)
+  draw_edges = functools.partial(
+    rendering.draw_edges, profile='antialias', compose='soft_or', **options
+  )
+  expected = jax.jit(draw_edges)(
     nodes[:, [0, 1]],
     nodes[:, [1, 2]],
     jnp.array([1.0, 0.75]),
-    profile='antialias',
-    compose='soft_or',
-    **options,
   )
   np.testing.assert_allclose(image, expected[..., None], atol=1e-6)
-  single = rendering.draw_graph(jax.tree.map(lambda x: x[0], graph), **options)
+  single = draw_graph(jax.tree.map(lambda x: x[0], graph))
   chex.assert_shape(single, (10, 12, 1))
   empty = rendering.draw_graph(graph_lib.empty((3,), 1), **options)
   np.testing.assert_array_equal(empty, np.zeros((3, 10, 12, 1)))
