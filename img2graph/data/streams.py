@@ -8,6 +8,7 @@ import json
 
 import jax
 import numpy as np
+from absl import flags
 
 from img2graph.data import sources
 
@@ -73,7 +74,8 @@ def shuffled(
     batch_size: of all processes together.
     process_index: which process this is.
     process_count: number of processes.
-    worker_count: number of processes that load; 0 loads in threads of this one.
+    worker_count: number of processes that load, in programs run by `absl.app.run`; 0
+      loads in threads of this one.
 
   Returns:
     `Stream` over pytrees of numpy arrays `[batch_size // process_count, ...]`.
@@ -103,6 +105,11 @@ def shuffled(
   options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
   dataset = dataset.to_iter_dataset(options)
   if worker_count:
+    # The reader's worker processes read flags of their own.
+    if not flags.FLAGS.is_parsed():
+      raise ValueError(
+        'worker_count above 0 needs a program run by absl.app.run; use 0 elsewhere.'
+      )
     workers = grain.MultiprocessingOptions(num_workers=worker_count)
     dataset = dataset.mp_prefetch(workers)
   return Stream(iter(dataset))

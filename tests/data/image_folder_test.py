@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from img2graph import data
@@ -155,3 +156,11 @@ def test_wrong_batches_are_named(tmp_path):
     source.iterate(seed=0, batch_size=2, process_index=2, process_count=2)
   with pytest.raises(ValueError, match='seed'):
     source.iterate(seed=-1, batch_size=2)
+
+
+def test_worker_processes_need_parsed_flags(tmp_path, monkeypatch):
+  folder = make_folder(tmp_path / 'a', 2)
+  source = data.build('image_folder', path=folder, worker_count=1)
+  monkeypatch.setattr(flags, 'FLAGS', flags.FlagValues())
+  with pytest.raises(ValueError, match='absl.app.run'):
+    source.iterate(seed=0, batch_size=2)
