@@ -7,7 +7,6 @@ import math
 import pathlib
 
 import chex
-import jax
 import pytest
 from ml_collections import config_dict
 
@@ -17,6 +16,7 @@ from img2graph import weights
 from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import optim
+from tests.training import toy
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
@@ -76,12 +76,10 @@ def run(config, workdir):
 
 
 @pytest.fixture
-def quick_compilation():
-  """Compiles quickly what runs for two steps only."""
-  before = jax.config.values['jax_disable_most_optimizations']
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+def quick_compilation(tmp_path):
+  """What runs for two steps only need not run fast."""
+  with toy.quick_compilation(tmp_path / 'cache'):
+    yield
 
 
 @pytest.mark.usefixtures('quick_compilation')

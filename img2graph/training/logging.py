@@ -178,14 +178,15 @@ class MetricsFile:
 
   def write(self, step, values):
     """Appends one line; numbers that are not finite become null."""
-    finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
+    finite = {n: v for n, v in values.items() if math.isfinite(v)}
+    absent = {n: None for n in values if n not in finite}
     self._rows.append((step, set(values)))
     if self._file is None:
       return
-    self._file.write(json.dumps({'step': step, **finite}) + '\n')
+    self._file.write(json.dumps({'step': step, **finite, **absent}) + '\n')
     self._file.flush()
     if self._events is not None:
-      self._events.scalars(step, values)
+      self._events.scalars(step, finite)
 
   def image(self, step, name, pixels):
     """Shows an image `[H, W, 3]` uint8 in TensorBoard."""

@@ -31,7 +31,7 @@ ROOT = PROGRAM.parents[2]
 
 @pytest.fixture(scope='module', autouse=True)
 def cache_variables(tmp_path_factory):
-  with toy.compilation_cache(tmp_path_factory.mktemp('cache')) as variables:
+  with toy.quick_compilation(tmp_path_factory.mktemp('cache')) as variables:
     yield variables
 
 

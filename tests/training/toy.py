@@ -210,18 +210,19 @@ def register(monkeypatch=None):
 
 
 @contextlib.contextmanager
-def compilation_cache(folder):
-  """Keeps what is compiled in a folder: many runs of one config compile once.
+def quick_compilation(folder):
+  """Compiles without optimizations, and each program once: it is kept in a folder.
 
   Yields:
     The environment variables that do the same for a process of its own.
   """
   options = {
+    'jax_disable_most_optimizations': True,
     'jax_compilation_cache_dir': str(folder),
     'jax_persistent_cache_min_compile_time_secs': 0.0,
     'jax_persistent_cache_min_entry_size_bytes': -1,
   }
-  before = {name: getattr(jax.config, name) for name in options}
+  before = {name: jax.config.values[name] for name in options}
   try:
     for name, value in options.items():
       jax.config.update(name, value)
