@@ -24,12 +24,12 @@ echo "Turning $drawing into a graph ..."
 "$VENV/bin/python" -m img2graph.cli predict "$drawing" \
   --weights="$run/weights.npz" --output="$prediction" --format=json,svg
 
-"$VENV/bin/python" - "$run" "$prediction/rectangle.json" <<'END'
+"$VENV/bin/python" - "$run" "$prediction/rectangle.json" "$VENV/bin/img2graph" <<'END'
 import json
 import pathlib
 import sys
 
-run, graph = map(pathlib.Path, sys.argv[1:])
+run, graph, command = map(pathlib.Path, sys.argv[1:])
 at = json.loads((run / 'results.json').read_text())['scores']['at']['0.05']
 found = json.loads(graph.read_text())
 panels = sorted((run / 'panels').glob('*.png'))
@@ -48,7 +48,6 @@ Where to look:
   the weights       {run / 'weights.npz'}
 
 Your own drawing:
-  {pathlib.Path(sys.executable).with_name('img2graph')} predict drawing.png \\
-    --output=graphs
+  {command} predict drawing.png --output=graphs
 Weights that know more than three shapes come with the package and are the default.""")
 END

@@ -6,6 +6,7 @@ image count from the outer corner of its first pixel, whose centre is (0.5, 0.5)
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -208,7 +209,11 @@ def fit_square(ink, side):
     fine = factor * side
     resized = Image.fromarray(square).resize((fine, fine), Image.Resampling.BILINEAR)
     square = np.clip(np.asarray(resized), 0, 1)
-  return square.reshape(side, factor, side, factor).max(axis=(1, 3)), frame
+  # Slice by slice: many times as fast as a maximum over two axes of a reshape.
+  rows = functools.reduce(np.maximum, (square[k::factor] for k in range(factor)))
+  return functools.reduce(
+    np.maximum, (rows[:, k::factor] for k in range(factor))
+  ), frame
 
 
 def _cell_max(values, edges, axis):
