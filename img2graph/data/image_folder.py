@@ -88,7 +88,7 @@ def _move(square, zoom, dx, dy):
 
 def source(
   *,
-  path,
+  dir,
   side=64,
   polarity='auto',
   flip=False,
@@ -103,7 +103,7 @@ def source(
   the folder takes their place.
 
   Args:
-    path: the folder; images of any size and kind that `images.read` takes.
+    dir: the folder; images of any size and kind that `images.read` takes.
     side: height and width of the training images in pixels, see `images.fit_square`.
     polarity: 'auto', 'dark_on_light' or 'light_on_dark'.
     flip: mirror half of the images left to right.
@@ -126,7 +126,9 @@ def source(
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
   zoom = drawing.as_range('zoom', zoom, lowest=0.01)
   shift = drawing.as_range('shift', shift, lowest=0, highest=1)[0]
-  paths = images.find(path)
+  if not str(dir):
+    raise ValueError('data.dir must name the folder of images; it is empty.')
+  paths = images.find(dir)
   load = _Folder(
     paths,
     side=side,

@@ -27,7 +27,7 @@ def take(iterator, count):
 
 
 def test_batches_hold_every_image_once_per_epoch(tmp_path):
-  source = data.build('image_folder', path=make_folder(tmp_path / 'a'), side=16)
+  source = data.build('image_folder', dir=make_folder(tmp_path / 'a'), side=16)
   assert source.size == 10 and source.side == 16
   batches = take(source.iterate(seed=0, batch_size=5), 4)
   assert batches[0]['image'].shape == (5, 16, 16, 1)
@@ -38,7 +38,7 @@ def test_batches_hold_every_image_once_per_epoch(tmp_path):
 
 
 def test_the_seed_alone_decides_the_order(tmp_path):
-  source = data.build('image_folder', path=make_folder(tmp_path / 'a'), side=16)
+  source = data.build('image_folder', dir=make_folder(tmp_path / 'a'), side=16)
   first, same, other = (
     [rows(b) for b in take(source.iterate(seed=s, batch_size=4), 5)] for s in (1, 1, 2)
   )
@@ -49,7 +49,7 @@ def test_the_seed_alone_decides_the_order(tmp_path):
 def test_resuming_gives_the_same_bits(tmp_path, num_before):
   source = data.build(
     'image_folder',
-    path=make_folder(tmp_path / 'a'),
+    dir=make_folder(tmp_path / 'a'),
     side=12,
     flip=True,
     rotate=True,
@@ -69,7 +69,7 @@ def test_resuming_gives_the_same_bits(tmp_path, num_before):
 
 def test_processes_see_the_slices_of_one_batch(tmp_path):
   source = data.build(
-    'image_folder', path=make_folder(tmp_path / 'a'), side=16, shift=0.05
+    'image_folder', dir=make_folder(tmp_path / 'a'), side=16, shift=0.05
   )
   whole = take(source.iterate(seed=0, batch_size=4), 3)
   parts = [
@@ -89,7 +89,7 @@ def test_augmentation_flips_turns_scales_and_shifts(tmp_path):
   Image.fromarray(pixels).save(folder / 'a.png')
 
   def draw(**options):
-    source = data.build('image_folder', path=folder, side=32, **options)
+    source = data.build('image_folder', dir=folder, side=32, **options)
     return next(source.iterate(seed=0, batch_size=32))['image'][..., 0]
 
   plain = pixels / 255
@@ -117,7 +117,7 @@ def test_bad_files_are_skipped_with_one_warning_each(tmp_path, caplog):
   folder = make_folder(tmp_path / 'a', count=4)
   (folder / '01.png').write_bytes(b'broken')
   (folder / '99.png').write_bytes(b'')
-  source = data.build('image_folder', path=folder, side=16)
+  source = data.build('image_folder', dir=folder, side=16)
   with caplog.at_level('WARNING'):
     batches = take(source.iterate(seed=0, batch_size=5), 4)
   assert {row for batch in batches for row in rows(batch)} == {0, 2, 3}
@@ -129,9 +129,11 @@ def test_bad_files_are_skipped_with_one_warning_each(tmp_path, caplog):
 def test_folder_without_a_good_file_is_refused(tmp_path):
   (tmp_path / 'a.png').write_bytes(b'broken')
   with pytest.raises(images.BadImage, match='none of the 1 image files'):
-    data.build('image_folder', path=tmp_path)
+    data.build('image_folder', dir=tmp_path)
   with pytest.raises(images.BadImage, match='no folder'):
-    data.build('image_folder', path=tmp_path / 'missing')
+    data.build('image_folder', dir=tmp_path / 'missing')
+  with pytest.raises(ValueError, match='must name the folder'):
+    data.build('image_folder', dir='')
 
 
 @pytest.mark.parametrize(
@@ -145,11 +147,11 @@ def test_folder_without_a_good_file_is_refused(tmp_path):
 )
 def test_wrong_options_are_named(tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
-    data.build('image_folder', path=make_folder(tmp_path / 'a', 1), **options)
+    data.build('image_folder', dir=make_folder(tmp_path / 'a', 1), **options)
 
 
 def test_wrong_batches_are_named(tmp_path):
-  source = data.build('image_folder', path=make_folder(tmp_path / 'a', 2))
+  source = data.build('image_folder', dir=make_folder(tmp_path / 'a', 2))
   with pytest.raises(ValueError, match='multiple of the number of processes'):
     source.iterate(seed=0, batch_size=3, process_count=2)
   with pytest.raises(ValueError, match='process_index'):
@@ -160,7 +162,7 @@ def test_wrong_batches_are_named(tmp_path):
 
 def test_worker_processes_need_parsed_flags(tmp_path, monkeypatch):
   folder = make_folder(tmp_path / 'a', 2)
-  source = data.build('image_folder', path=folder, worker_count=1)
+  source = data.build('image_folder', dir=folder, worker_count=1)
   monkeypatch.setattr(flags, 'FLAGS', flags.FlagValues())
   with pytest.raises(ValueError, match='absl.app.run'):
     source.iterate(seed=0, batch_size=2)

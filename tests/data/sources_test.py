@@ -8,7 +8,7 @@ from img2graph.data import sources
 def test_build_names_what_there_is():
   with pytest.raises(ValueError, match='no data source named .cats.; there are shapes'):
     data.build('cats')
-  with pytest.raises(ValueError, match="needs the option 'path'"):
+  with pytest.raises(ValueError, match="needs the option 'dir'"):
     data.build('image_folder')
 
 
