@@ -5,10 +5,13 @@ import inspect
 import io
 import math
 import pathlib
+import re
 
 import chex
 import pytest
 from ml_collections import config_dict
+from PIL import Image
+from PIL import ImageDraw
 
 from img2graph import data
 from img2graph import methods
@@ -21,7 +24,11 @@ from tests.training import toy
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')
 MODULES = {name: importlib.import_module(f'configs.{name}') for name in NAMES}
-VARIANTS = [(name, v) for name in NAMES for v in MODULES[name].VARIANTS]
+VARIANTS = [
+  (name, variant)
+  for name in NAMES
+  for variant in getattr(MODULES[name], 'VARIANTS', ('base', 'smoke'))
+]
 SMOKE = [(name, v) for name, v in VARIANTS if v.endswith('smoke')]
 
 
@@ -59,20 +66,45 @@ def test_an_unknown_variant_is_refused(name):
     MODULES[name].get_config('no such variant')
 
 
+def sweeps(module):
+  """The names of a config's sweeps: it lists them when it is asked for another."""
+  with pytest.raises(ValueError, match='no such sweep') as refused:
+    list(module.sweep('no such sweep'))
+  return re.findall(r"'(\w+)'", str(refused.value))
+
+
 @pytest.mark.parametrize('name', [n for n in NAMES if hasattr(MODULES[n], 'sweep')])
-def test_every_entry_of_a_sweep_loads_and_builds(name):
-  entries = list(MODULES[name].sweep())
-  assert entries
-  assert len({tuple(sorted(e.items())) for e in entries}) == len(entries)
-  for entry in entries:
-    config = MODULES[name].get_config()
-    config.update_from_flattened_dict(entry)  # Refuses names that are not there.
-    check(config)
+def test_every_entry_of_every_sweep_loads_and_builds(name):
+  module = MODULES[name]
+  names = sweeps(module)
+  assert list(module.sweep()) == list(module.sweep(names[0]))
+  for sweep in names:
+    entries = list(module.sweep(sweep))
+    assert entries
+    assert len({tuple(sorted(e.items())) for e in entries}) == len(entries)
+    for entry in entries:
+      config = module.get_config()
+      config.update_from_flattened_dict(entry)  # Refuses names that are not there.
+      check(config)
 
 
 def run(config, workdir):
   console = logging.Console(out=io.StringIO(), err=io.StringIO())
   return loop.train(config, workdir, evaluate=False, console=console)
+
+
+def give_data(config, folder):
+  """Puts small data where a config looks for them."""
+  if config.data.source == 'tfds_simple_shapes':
+    config.data.data_dir = str(folder)
+    config.data.num_images = 16
+  if config.data.source == 'image_folder':
+    folder.mkdir()
+    for i in range(8):
+      picture = Image.new('L', (40, 30), 255)
+      ImageDraw.Draw(picture).line((5, 5, 30, 5 + 2 * i), fill=0, width=2)
+      picture.save(folder / f'{i}.png')
+    config.data.dir = str(folder)
 
 
 @pytest.fixture
@@ -88,10 +120,7 @@ def test_every_smoke_variant_runs_two_steps(name, variant, tmp_path):
   config = MODULES[name].get_config(variant)
   config.train_steps = 2
   config.panel_every = 0
-  if config.data.source == 'tfds_simple_shapes':
-    with config.unlocked():
-      config.data.update(data_dir=str(tmp_path / 'data'), num_images=16)
-      config.data.update(num_test_images=4)
+  give_data(config, tmp_path / 'data')
   results = run(config, tmp_path / 'run')
   assert results['step'] == 2
   _, variables, _ = weights.load_method(tmp_path / 'run' / 'weights.npz')
