@@ -26,6 +26,7 @@ def get_config(variant='base'):
   if variant in ('paper_smoke', 'paper_cpu'):
     # Generated on the device: nothing to prepare.
     c.data = dict(source='shapes', side=128, line_width=1.5)
+    del c.eval.data
   if variant == 'paper_smoke':
     c.data.side = 64
     c.method.sides = (64,)
@@ -50,6 +51,7 @@ def get_config(variant='base'):
     c.train_steps = 4
     c.batch_size = 8
     c.log_every = c.eval_every = c.checkpoint_every = c.panel_every = 2
+    c.eval.capacities = ()
     c.eval.num_images = 16
     c.eval.batch_size = 8
   return c
@@ -217,6 +219,7 @@ def _paper():
     factors=(0.1,),
   )
   c.eval = dict(
+    data=dict(split='test'),
     num_images=1000,
     batch_size=100,
     seed=1,
