@@ -23,6 +23,8 @@ def get_config(variant='base'):
     c.data.side = 128
   if variant == 'quick':
     c.train_steps = 800
+    c.eval_every = 0
+    c.eval.capacities = ()
   if variant in ('paper_smoke', 'paper_cpu'):
     # Generated on the device: nothing to prepare.
     c.data = dict(source='shapes', side=128, line_width=1.5)
