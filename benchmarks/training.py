@@ -103,12 +103,14 @@ class JaxSide:
       learning_rate=self.learning_rate,
     )
 
-  def _loss(self, params, step):
+  def _loss(self, params, batch, key, step):
     variables = {**self.variables, 'params': params}
-    return self.method.loss(variables, self.batch, self.key, step)[0]
+    return self.method.loss(variables, batch, key, step)[0]
 
   def _whole_runs(self):
-    params = self.variables['params']
+    # The batch and the key are arguments: what depends on constants only would be
+    # computed by the compiler, and not timed.
+    inputs = (self.variables['params'], self.batch, self.key)
     step = _PROGRESS * self.config.train_steps
     forward = jax.jit(self._loss)
     gradient = jax.jit(jax.value_and_grad(self._loss))
@@ -124,8 +126,8 @@ class JaxSide:
 
     return {
       'data': lambda: draw(self.data_key, self.config.batch_size),
-      'forward': lambda: forward(params, step),
-      'gradient': lambda: gradient(params, step),
+      'forward': lambda: forward(*inputs, step),
+      'gradient': lambda: gradient(*inputs, step),
       'step': run_step,
       'step_with_data': run_step_with_data,
     }
@@ -143,98 +145,89 @@ class JaxSide:
     )
     renderer = image_graph_image.RENDERERS[kinds['renderer']](**options['renderer'])
     loss_fn = image_graph_image.LOSSES[kinds['loss']](**options['loss'])
-    rngs = {'explore': self.key}
-    images = self.batch['image']
-    params = self.variables['params']
+    images, params = self.batch['image'], self.variables['params']
     i, j = geometry.node_pairs(config['capacity'])
 
     def prepare(images):
       return canonical.canonical_image(images, **config['canonical_form'])
 
-    x = jax.jit(prepare)(images)
-    height, width = x.shape[1:3]
-
-    def encode(params):
+    def encode(params, x, key):
       nodes = node_head.apply(
-        {'params': params}, x, progress=_PROGRESS, train=True, rngs=rngs
+        {'params': params}, x, progress=_PROGRESS, train=True, rngs={'explore': key}
       )
       return nodes.positions, nodes.prob
 
-    def classify(params, start, end):
-      return jax.nn.sigmoid(
-        edge_head.apply({'params': params}, x, start, end, train=True)
-      )
+    def classify(params, x, start, end):
+      logits = edge_head.apply({'params': params}, x, start, end, train=True)
+      return jax.nn.sigmoid(logits)
 
-    def draw(params, start, end, weight):
+    def draw(params, start, end, weight, x, key):
       return renderer.apply(
         {'params': params},
         start,
         end,
         weight,
-        height=height,
-        width=width,
+        height=x.shape[1],
+        width=x.shape[2],
         progress=_PROGRESS,
         train=True,
-        rngs=rngs,
+        rngs={'explore': key},
       )
 
-    positions, prob = jax.jit(encode)(params['node_head'])
-    start, end = positions[:, i], positions[:, j]
-    link_prob = jax.jit(classify)(params['edge_head'], start, end)
-    drawing = jax.jit(draw)(
-      params['renderer'], start, end, prob[:, i] * prob[:, j] * link_prob
-    )
-
-    def compare(drawing, positions, prob, link_prob):
-      nodes = heads.NodeSet(positions, prob)
-      encoded = image_graph_image.Encoded(nodes, link_prob)
+    def compare(drawing, positions, prob, link_prob, x):
+      encoded = image_graph_image.Encoded(heads.NodeSet(positions, prob), link_prob)
       drawing = drawing[..., None]
       return loss_fn(encoded, drawing, drawing, x, _PROGRESS)[0]
 
+    x = jax.jit(prepare)(images)
+    positions, prob = jax.jit(encode)(params['node_head'], x, self.key)
+    start, end = positions[:, i], positions[:, j]
+    link_prob = jax.jit(classify)(params['edge_head'], x, start, end)
+    weight = prob[:, i] * prob[:, j] * link_prob
+    draw_inputs = (params['renderer'], start, end, weight, x, self.key)
+    drawing = jax.jit(draw)(*draw_inputs)
+    # Function, inputs, and how many of these (the first) get a gradient. Positions
+    # get none from the reading of the image by the edge head.
     parts = {
-      'encoder': (encode, (params['node_head'],), (0,)),
-      # Positions get no gradient from the reading of the image.
-      'edges': (classify, (params['edge_head'], start, end), (0,)),
-      'renderer': (
-        draw,
-        (params['renderer'], start, end, prob[:, i] * prob[:, j] * link_prob),
-        (0, 1, 2, 3),
-      ),
-      'loss': (compare, (drawing, positions, prob, link_prob), (0, 1, 2, 3)),
+      'encoder': (encode, (params['node_head'], x, self.key), 1),
+      'edges': (classify, (params['edge_head'], x, start, end), 1),
+      'renderer': (draw, draw_inputs, 4),
+      'loss': (compare, (drawing, positions, prob, link_prob, x), 4),
     }
 
     def call(function, inputs):
       compiled = jax.jit(function)
       return lambda: compiled(*inputs)
 
-    def call_gradient(function, inputs, argnums):
+    def call_gradient(function, inputs, count):
       def total(*inputs):
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(function(*inputs)))
 
-      return call(jax.grad(total, argnums), inputs)
+      return call(jax.grad(total, tuple(range(count))), inputs)
 
     runs = {'canonical': call(prepare, (images,))}
-    for name, (function, inputs, argnums) in parts.items():
+    for name, (function, inputs, count) in parts.items():
       runs[name] = call(function, inputs)
-      runs[f'{name}_gradient'] = call_gradient(function, inputs, argnums)
+      runs[f'{name}_gradient'] = call_gradient(function, inputs, count)
     return runs
 
   def check(self, progress):
     """Loss and norm of its gradient at some progress of the training."""
     step = progress * self.config.train_steps
     loss, grads = jax.jit(jax.value_and_grad(self._loss))(
-      self.variables['params'], step
+      self.variables['params'], self.batch, self.key, step
     )
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
     return {'loss': float(loss), 'grad_norm': float(norm)}
 
   def time(self, name, calls):
-    """Seconds of one call, mean of `calls`."""
+    """Wall and processor seconds of one call, means of `calls`."""
     run = self.runs[name]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     for _ in range(calls):
       jax.block_until_ready(run())
-    return (time.perf_counter() - start) / calls
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+    return wall / calls, cpu / calls
 
   def save(self, path):
     """Weights, batch and config for the twin."""
@@ -297,11 +290,12 @@ def check_agreement(expected, actual, name):
 
 
 def measure(sides, name):
-  """Seconds per call of every side that has this part, `{side: [seconds]}`."""
+  """Times one part of every side in turns: `{side: [(wall, processor seconds)]}`."""
   calls = {}
   for side_name, side in sides.items():
     side.time(name, 2)  # Compiles.
-    calls[side_name] = max(1, round(_SECONDS.value / side.time(name, 2)))
+    wall, _ = side.time(name, 2)
+    calls[side_name] = max(1, round(_SECONDS.value / wall))
   seconds = {side_name: [] for side_name in sides}
   for _ in range(_ROUNDS.value):
     for side_name, side in sides.items():
@@ -311,12 +305,20 @@ def measure(sides, name):
 
 
 def summarize(seconds):
-  """Median milliseconds of each side and the median ratio of the others to JAX."""
-  row = {f'{side}_ms': statistics.median(s) * 1e3 for side, s in seconds.items()}
-  for side in seconds:
-    if side != 'jax':
-      pairs = zip(seconds[side], seconds['jax'], strict=True)
-      row[f'{side}_over_jax'] = statistics.median(t / j for t, j in pairs)
+  """Median milliseconds of each side, and median ratios of the others to JAX.
+
+  '_cpu' is processor time, of all threads together: it hardly changes when other
+  programs use the machine, where the wall time of threads that wait for each other
+  grows out of proportion.
+  """
+  row = {}
+  for which, suffix in enumerate(('', '_cpu')):
+    values = {side: [s[which] for s in rounds] for side, rounds in seconds.items()}
+    for side in seconds:
+      row[f'{side}{suffix}_ms'] = statistics.median(values[side]) * 1e3
+      if side != 'jax':
+        pairs = zip(values[side], values['jax'], strict=True)
+        row[f'{side}_over_jax{suffix}'] = statistics.median(t / j for t, j in pairs)
   return {name: float(f'{value:.4g}') for name, value in row.items()}
 
 
@@ -350,11 +352,8 @@ def main(argv):
     for name, side in sides.items():
       if name != 'jax':
         side.close()
-  step = {
-    side.removesuffix('_ms'): value
-    for side, value in parts['step'].items()
-    if side.endswith('_ms')
-  }
+  milliseconds = {side: parts['step'][f'{side}_ms'] for side in sides}
+  milliseconds['jax_with_data'] = parts['step_with_data']['jax_ms']
   result = {
     'config': f'configs/simple_shapes.py:{_VARIANT.value}',
     'batch_size': config.batch_size,
@@ -362,10 +361,8 @@ def main(argv):
     'threads': _THREADS.value,
     'rounds': _ROUNDS.value,
     'images_per_second': {
-      **{k: float(f'{config.batch_size / v * 1e3:.4g}') for k, v in step.items()},
-      'jax_with_data': float(
-        f'{config.batch_size / parts["step_with_data"]["jax_ms"] * 1e3:.4g}'
-      ),
+      side: float(f'{1e3 * config.batch_size / value:.4g}')
+      for side, value in milliseconds.items()
     },
     'parts': parts,
     'agreement': checks,
