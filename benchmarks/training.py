@@ -54,6 +54,9 @@ _PROGRESS = 0.3
 # Beyond them: nothing is random, so that both sides must agree.
 _CHECKED_PROGRESS = 1.0
 _CHECKED_TOLERANCE = 1e-4
+# Above this, several threads of PyTorch are not measured: five busy programs on two
+# cores made its step ten times as long and that of JAX not even twice.
+_MAX_LOAD = 1.0
 # Steps before the weights are handed over, so that the graphs are not those of noise.
 _WARM_UP_STEPS = 50
 
@@ -329,6 +332,12 @@ def main(argv):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _THREADS.value])
   config = simple_shapes.get_config(_VARIANT.value)
   load_before = os.getloadavg()[0]
+  if _TORCH_PYTHON.value and _THREADS.value > 1 and load_before > _MAX_LOAD:
+    raise app.UsageError(
+      f'the load average is {load_before:.1f}, and PyTorch slows down many times when'
+      f' its threads wait for cores that others use: wait until it is below {_MAX_LOAD},'
+      ' or compare with --threads=1.'
+    )
   jax_side = JaxSide(config)
   sides = {'jax': jax_side}
   checks = {'jax': jax_side.check(_CHECKED_PROGRESS)}
