@@ -335,8 +335,8 @@ def main(argv):
   if _TORCH_PYTHON.value and _THREADS.value > 1 and load_before > _MAX_LOAD:
     raise app.UsageError(
       f'the load average is {load_before:.1f}, and PyTorch slows down many times when'
-      f' its threads wait for cores that others use: wait until it is below {_MAX_LOAD},'
-      ' or compare with --threads=1.'
+      ' its threads wait for cores that others use: wait until it is below'
+      f' {_MAX_LOAD}, or compare with --threads=1.'
     )
   jax_side = JaxSide(config)
   sides = {'jax': jax_side}
