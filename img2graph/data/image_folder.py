@@ -1,16 +1,19 @@
 """A folder of drawings as training images, without labels."""
 
 import functools
+import logging
 import threading
 
 import numpy as np
-from absl import logging
 from PIL import Image
 
 from img2graph.data import drawing
 from img2graph.data import images
 from img2graph.data import sources
 from img2graph.data import streams
+
+# Not absl's logger, which training silences for the sake of orbax.
+_LOG = logging.getLogger(__name__)
 
 
 class _Folder:
@@ -45,7 +48,7 @@ class _Folder:
       except images.BadImage as error:
         with self._lock:
           if path not in self._bad:
-            logging.warning('skipped: %s', error)
+            _LOG.warning('skipped: %s', error)
           self._bad.add(path)
         continue
       return images.fit_square(ink, self._side)[0]

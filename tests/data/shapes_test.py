@@ -116,7 +116,8 @@ def test_default_shapes_are_not_degenerate():
 
 def proper_crossing(a, b, c, d):
   def side_of(p, q, r):
-    return np.cross(q - p, r - p)
+    (ux, uy), (vx, vy) = q - p, r - p
+    return ux * vy - uy * vx
 
   return (
     side_of(a, b, c) * side_of(a, b, d) < -1e-9
