@@ -3,10 +3,11 @@
   python -m benchmarks.real_drawings ARCHIVE.npz [ARCHIVE.npz ...] \\
       --output=results/real_drawings/shipped.json
 
-One setting for all archives: nodes nearer than `--merge_radius` are united, and nothing
-else is done to the graphs. Each archive may name a part of it behind a colon, for
-example `omniglot_graphs.npz:flag=simple` or `kanjivg_graphs.npz:max_p99=3,max_nodes=12`
-(see docs/archives.md). Scores are defined in docs/metrics.md.
+One setting for all archives, that of `img2graph predict`: nodes nearer than
+`predict.MERGE_RADIUS` are united, and crossings and joints of edges within
+`predict.PLANAR_TOLERANCE` become nodes. Each archive may name a part of it behind a
+colon, for example `omniglot_graphs.npz:flag=simple` or
+`kanjivg_graphs.npz:max_p99=3,max_nodes=12` (see docs/archives.md). Scores are defined in docs/metrics.md.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import jax
 
 from img2graph import evaluation
 from img2graph import metrics
+from img2graph import predict
 from img2graph import weights
 from img2graph.data import archives
 from img2graph.training import record
@@ -33,7 +35,7 @@ def parse_part(text):
   return path, {key: _NUMBERS.get(key, str)(value) for key, value in pairs}
 
 
-def run(parts, *, weights_path, steps, spread, batch_size, merge_radius):
+def run(parts, *, weights_path, steps, spread, batch_size):
   """Rows `{'archive', 'part', 'refine', 'images_per_second', 'scores'}`."""
   method, variables, _ = weights.load_method(weights_path)
   variables = jax.device_put(variables)
@@ -41,7 +43,12 @@ def run(parts, *, weights_path, steps, spread, batch_size, merge_radius):
     path, options = parse_part(text)
     archive = archives.load(path, spread=spread, **options)
     for refine in steps:
-      settings = dict(batch_size=batch_size, refine=refine, merge_radius=merge_radius)
+      settings = dict(
+        batch_size=batch_size,
+        refine=refine,
+        merge_radius=predict.MERGE_RADIUS,
+        planar=predict.PLANAR_TOLERANCE,
+      )
       few = archive.take(range(min(len(archive), batch_size)))
       evaluation.predict_archive(method, variables, few, **settings)  # Compiles.
       begin = time.perf_counter()
@@ -88,7 +95,6 @@ def main(argv=None):
   parser.add_argument('--refine', type=int, nargs='+', default=[0, 60])
   parser.add_argument('--spread', type=int, help='only this many, spread evenly')
   parser.add_argument('--batch_size', type=int, default=50)
-  parser.add_argument('--merge_radius', type=float, default=0.04)
   parser.add_argument('--output', help='JSON; a table goes beside it')
   options = parser.parse_args(argv)
   path = options.weights or weights.shipped()
@@ -100,7 +106,6 @@ def main(argv=None):
       steps=options.refine,
       spread=options.spread,
       batch_size=options.batch_size,
-      merge_radius=options.merge_radius,
     ):
       rows.append(row)
       print(table(rows).splitlines()[-1], flush=True)
@@ -112,7 +117,8 @@ def main(argv=None):
     output.parent.mkdir(parents=True, exist_ok=True)
     report = {
       'weights': pathlib.Path(path).name,
-      'merge_radius': options.merge_radius,
+      'merge_radius': predict.MERGE_RADIUS,
+      'planar_tolerance': predict.PLANAR_TOLERANCE,
       'thresholds': metrics.THRESHOLDS,
       'code': record.code(),
       'versions': record.versions(),

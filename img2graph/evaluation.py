@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec
 
 from img2graph import graph as graphs
 from img2graph import metrics
+from img2graph import planarity
 from img2graph.data import archives
 from img2graph.data import images as image_lib
 from img2graph.metrics import triplets
@@ -67,6 +68,7 @@ def predict_graphs(
   merge_radius=0.02,
   contract_angle=None,
   contract_distance=None,
+  planar=None,
   sharding=None,
 ):
   """Predicts canonical graphs of images of one shape.
@@ -83,6 +85,8 @@ def predict_graphs(
     merge_radius: see `graph.canonicalize`, as the next two.
     contract_angle: degrees; None contracts nothing, as published scores want it.
     contract_distance: in [-1, 1] units.
+    planar: tolerance in [-1, 1] units within which crossings and joints of edges
+      become nodes, see `planarity.planarize`; None leaves the graph as it was found.
     sharding: `NamedSharding` of a batch over its leading axis; None for one device.
 
   Yields:
@@ -121,13 +125,16 @@ def predict_graphs(
       batch = jax.make_array_from_callback(batch.shape, sharding, batch.__getitem__)
     found = jax.tree.map(np.asarray, run(variables, batch))
     # Canonical graphs keep probabilities below one half if the threshold is lower.
-    yield from _unbatched(found, len(group), threshold=0)
+    yield from _unbatched(found, len(group), threshold=0, planar=planar)
 
 
-def _unbatched(graph, count, *, threshold):
+def _unbatched(graph, count, *, threshold, planar=None):
   """The first `count` graphs of a batch as lists of nodes and edges."""
   for i in range(count):
-    yield graphs.to_lists(jax.tree.map(lambda x, i=i: x[i], graph), threshold)
+    one = jax.tree.map(lambda x, i=i: x[i], graph)
+    if planar is not None:
+      one = planarity.planarize(one, tolerance=planar, threshold=threshold)
+    yield graphs.to_lists(one, threshold)
 
 
 def _examples(source, *, num_images, seed):

@@ -32,8 +32,9 @@ def fit_graph(
   half_width=1.25,
   softness=2.5,
   scales=4,
-  length_cost=0.05,
-  edge_cost=0.02,
+  length_cost=0.01,
+  edge_cost=0.005,
+  node_cost=0.005,
   sharpness=5.0,
 ):
   """Moves graphs so that their drawings fit the images better.
@@ -48,15 +49,16 @@ def fit_graph(
     num_steps: gradient steps; 0 returns the graph as it is.
     max_edges: the strongest this many edges take part, the others are dropped.
     position_rate: learning rate (Adam) of positions, [-1, 1] units.
-    edge_rate: learning rate of edge logits.
+    edge_rate: learning rate of the logits of nodes and edges.
     width_rate: learning rate of the logarithm of the line's half width.
     half_width: half width at the start, pixels of the target.
     softness: width of a line's soft border, pixels of the target.
     scales: of the pyramid loss.
     length_cost: see `sparsity.graph_cost`.
     edge_cost: the same.
-    sharpness: edge logits are multiplied by a factor that grows from 1 to this, which
-      decides between several weak edges that share one stroke.
+    node_cost: the same.
+    sharpness: the logits of edge weights are multiplied by a factor that grows from 1
+      to this, which decides between several weak edges that share one stroke.
 
   Returns:
     `Graph` of the same shape; an edge that took part has its new probability, a node
@@ -92,35 +94,52 @@ def fit_graph(
     )
     return drawing, start, end
 
+  def weights(params, sharp):
+    """Weight of each edge `[B, M]`: as in training both nodes and the edge exist."""
+    exists = jax.nn.log_sigmoid(params['exists'])
+    log_weight = (
+      jax.nn.log_sigmoid(params['edges'])
+      + jnp.take_along_axis(exists, senders, axis=1)
+      + jnp.take_along_axis(exists, receivers, axis=1)
+    )
+    # The logit of the weight, times the sharpness; 1 - weight never reaches 0.
+    log_rest = jnp.log1p(-0.999 * jnp.exp(log_weight))
+    return jax.nn.sigmoid(sharp * (log_weight - log_rest))
+
   def errors(nodes, weight, log_width):
     """Relative error of each image `[B]`, each by its own energy."""
     drawing, start, end = draw(nodes, weight, log_width)
     error = pyramid.pyramid_errors(
       drawing, target[..., 0], scales=scales, own_energy=True
     )
+    return error, start, end
+
+  def loss(params, sharp):
+    weight = weights(params, sharp)
+    error, start, end = errors(params['nodes'], 0.999 * weight, params['width'])
     cost = sparsity.graph_cost(
       start,
       end,
       weight,
-      jnp.zeros_like(nodes[..., 0]),
+      jax.nn.sigmoid(params['exists']),
       length=length_cost,
       edge=edge_cost,
-      node=0.0,
+      node=node_cost,
     )
-    return error, cost
-
-  def loss(params, sharp):
-    weight = jax.nn.sigmoid(sharp * params['edges'])
-    error, cost = errors(params['nodes'], 0.999 * weight, params['width'])
     return (error + cost).sum()
 
-  clipped = jnp.clip(prob, 0.02, 0.98)
   params = {
     'nodes': graph.nodes.astype(jnp.float32),
-    'edges': jnp.log(clipped) - jnp.log1p(-clipped),
+    'exists': _logit(graph.node_prob),
+    'edges': _logit(prob),
     'width': jnp.zeros(target.shape[0], jnp.float32),
   }
-  rates = {'nodes': position_rate, 'edges': edge_rate, 'width': width_rate}
+  rates = {
+    'nodes': position_rate,
+    'exists': edge_rate,
+    'edges': edge_rate,
+    'width': width_rate,
+  }
   optimizer = optax.multi_transform(
     {
       name: optax.adam(optax.cosine_decay_schedule(rate, num_steps, 0.1))
@@ -137,13 +156,13 @@ def fit_graph(
 
   steps = jnp.arange(num_steps, dtype=jnp.float32)
   (fitted, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), steps)
-  new_prob = jax.nn.sigmoid(sharpness * fitted['edges'])
+  new_prob = weights(fitted, sharpness)
   new_nodes = jnp.clip(fitted['nodes'], -1, 1)
 
   # Both are drawn as decided, at the width that was fitted: a fair comparison.
   decided = functools.partial(errors, log_width=fitted['width'])
-  before, _ = decided(params['nodes'], (prob > 0.5).astype(jnp.float32))
-  after, _ = decided(new_nodes, (new_prob > 0.5).astype(jnp.float32))
+  before, *_ = decided(params['nodes'], (prob > 0.5).astype(jnp.float32))
+  after, *_ = decided(new_nodes, (new_prob > 0.5).astype(jnp.float32))
   better = after <= before  # [B]
 
   matrix = jnp.zeros_like(pairs)
@@ -154,3 +173,9 @@ def fit_graph(
     jnp.where(better[:, None], matrix.max(-1), graph.node_prob),
     jnp.where(better[:, None, None], matrix, graph.edge_prob),
   )
+
+
+def _logit(prob):
+  """Logit of a probability, kept where it still has a gradient."""
+  clipped = jnp.clip(prob, 0.02, 0.98)
+  return jnp.log(clipped) - jnp.log1p(-clipped)
