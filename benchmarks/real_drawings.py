@@ -7,7 +7,8 @@ One setting for all archives, that of `img2graph predict`: nodes nearer than
 `predict.MERGE_RADIUS` are united, and crossings and joints of edges within
 `predict.PLANAR_TOLERANCE` become nodes. Each archive may name a part of it behind a
 colon, for example `omniglot_graphs.npz:flag=simple` or
-`kanjivg_graphs.npz:max_p99=3,max_nodes=12` (see docs/archives.md). Scores are defined in docs/metrics.md.
+`kanjivg_graphs.npz:max_p99=3,max_nodes=12` (see docs/archives.md). Scores are defined
+in docs/metrics.md.
 """
 
 import argparse

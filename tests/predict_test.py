@@ -1,6 +1,7 @@
 """Prediction with a method whose answer is known: the first and last pixel of ink."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -214,6 +215,26 @@ def test_random_weights_of_the_real_method_predict(tmp_path):
   refined = predictor.predict(images, threshold=0.01, refine=2)
   assert plain[0].model.startswith('image_graph_image, random.npz, ')
   for document in (*plain, *refined):
-    assert len(document.nodes_px) <= config['method']['capacity']
+    # Edges of K nodes may cross, and each crossing is a node too.
+    pairs = config['method']['capacity'] * (config['method']['capacity'] - 1) // 2
+    assert (
+      len(document.nodes_px) <= config['method']['capacity'] + pairs * (pairs - 1) // 2
+    )
+    assert np.isfinite(document.nodes_px).all()
   for document in (plain[1], refined[1]):
     assert len(document.nodes_px) == 0
+
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / 'examples'
+
+
+@pytest.mark.parametrize('name, nodes, edges', [('house', 5, 6), ('rectangle', 4, 4)])
+def test_the_shipped_weights_find_the_graph_of_an_example(name, nodes, edges):
+  document = predict.predict_file(EXAMPLES / f'{name}.png')
+  assert (len(document.nodes_px), len(document.edges)) == (nodes, edges)
+  # The ink is near the middle of every edge.
+  ink = predict.image_lib.read(EXAMPLES / f'{name}.png')
+  middles = document.nodes_px[document.edges].mean(axis=1)
+  for x, y in middles:
+    row, column = int(y), int(x)
+    assert ink[row - 12 : row + 12, column - 12 : column + 12].max() > 0.5

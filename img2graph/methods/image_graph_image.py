@@ -118,6 +118,7 @@ def build(
   decision,
   fit,
   sides,
+  predict_capacity=None,
 ):
   """The method, from the values of `config.method` (see configs/simple_shapes.py).
 
@@ -136,6 +137,8 @@ def build(
       itself; 'product': as the product of the three.
     fit: options of `fitting.fit_graph`, or None for a method without refinement.
     sides: image sides that `predict` takes.
+    predict_capacity: capacity of `predict`, if it differs: proposals may be more than
+      in training, whose cost grows with their pairs.
 
   Returns:
     A `base.Method`.
@@ -148,15 +151,22 @@ def build(
     raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
   if decision not in ('each', 'product'):
     raise ValueError(f"decision must be 'each' or 'product'; got {decision!r}.")
+  wide = capacity if predict_capacity is None else predict_capacity
+  if wide != capacity and nodes['kind'] != 'proposals':
+    raise ValueError('method.predict_capacity needs nodes of kind proposals.')
   dtype = jnp.dtype(precision)
-  model = AutoEncoder(
-    node_head=_build_part('nodes', NODE_HEADS, nodes, capacity=capacity, dtype=dtype),
-    edge_head=_build_part('edges', EDGE_HEADS, edges, dtype=dtype),
-    renderer=_build_part('renderer', RENDERERS, renderer),
-    refiner=(
-      None if refiner is None else refinement_nets.RefinementNet(**refiner, dtype=dtype)
-    ),
-  )
+  net = refinement_nets.RefinementNet
+  shared = {
+    'edge_head': _build_part('edges', EDGE_HEADS, edges, dtype=dtype),
+    'renderer': _build_part('renderer', RENDERERS, renderer),
+    'refiner': None if refiner is None else net(**refiner, dtype=dtype),
+  }
+
+  def build_model(size):
+    head = _build_part('nodes', NODE_HEADS, nodes, capacity=size, dtype=dtype)
+    return AutoEncoder(node_head=head, **shared)
+
+  model, predictor = build_model(capacity), build_model(wide)
   loss_fn = _build_part('loss', LOSSES, loss)
 
   def prepare(images):
@@ -195,16 +205,16 @@ def build(
     return graphs.Graph(
       encoded.nodes.positions,
       encoded.nodes.prob,
-      geometry.pairs_to_matrix(pairs, capacity),
+      geometry.pairs_to_matrix(pairs, wide),
     )
 
   def predict(variables, images):
-    encoded = model.apply(variables, prepare(images), 1.0, False, method='encode')
+    encoded = predictor.apply(variables, prepare(images), 1.0, False, method='encode')
     return to_graph(encoded)
 
   def reconstruct(variables, images):
     prepared = prepare(images)
-    encoded, coarse, refined = model.apply(variables, prepared)
+    encoded, coarse, refined = predictor.apply(variables, prepared)
     out = {'graph': to_graph(encoded), 'drawing': coarse}
     if refiner is not None:
       out['refined'] = refined

@@ -84,6 +84,19 @@ def test_a_larger_capacity_only_adds_nodes():
   np.testing.assert_allclose(few.nodes, many.nodes[:, :8], atol=1e-5)
 
 
+def test_prediction_may_have_more_nodes_than_training():
+  config, method, variables, batch = _recipe('smoke')
+  wide = _build(config, predict_capacity=12)
+  expected = _build(config, capacity=12)
+  actual = jax.jit(wide.predict)(variables, batch['image'])
+  np.testing.assert_array_equal(
+    actual.nodes, jax.jit(expected.predict)(variables, batch['image']).nodes
+  )
+  key = jax.random.key(0)
+  same, _ = wide.loss(variables, batch, key, 0)
+  np.testing.assert_allclose(same, method.loss(variables, batch, key, 0)[0], rtol=1e-6)
+
+
 def test_an_edge_is_decided_by_its_least_probable_part():
   config, method, variables, batch = _recipe('smoke')
   each = method.predict(variables, batch['image'])
