@@ -12,8 +12,9 @@ def _patches(seed, shape=(2, 3, 16, 16, 1)):
 
 
 def test_layers_are_those_of_the_paper():
-  variables = roi_edges.RoiEdgeClassifier(hidden=24).init(
-    jax.random.key(0), _patches(0), train=True
+  model = roi_edges.RoiEdgeClassifier(hidden=24)
+  variables = jax.eval_shape(
+    lambda key: model.init(key, _patches(0), train=True), jax.random.key(0)
   )
   shapes = jax.tree.map(jnp.shape, variables['params'])
   assert shapes['conv0']['kernel'] == (3, 3, 1, 32)

@@ -43,7 +43,9 @@ def test_network_matches_scipy():
 
 
 def test_default_width_is_the_papers():
-  params = refinement.RefinementNet().init(jax.random.key(0), _drawing(2))['params']
+  params = jax.eval_shape(
+    lambda key: refinement.RefinementNet().init(key, _drawing(2)), jax.random.key(0)
+  )['params']
   kernels = [params[f'conv{i}']['kernel'].shape for i in range(3)]
   assert kernels == [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 1)]
 
