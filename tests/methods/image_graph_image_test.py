@@ -138,8 +138,3 @@ def test_wrong_options_are_refused_in_one_sentence(changes, message):
   config = simple_shapes.get_config('smoke')
   with pytest.raises(ValueError, match=message):
     _build(config, **changes)
-
-
-def test_unknown_methods_are_refused():
-  with pytest.raises(ValueError, match='no method named'):
-    methods.build('alchemy', train_steps=1, precision='float32')

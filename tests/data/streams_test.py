@@ -1,0 +1,69 @@
+"""Tests of img2graph/data/streams.py."""
+
+import numpy as np
+import pytest
+
+from img2graph.data import streams
+
+
+def _load(index, generator):
+  return {'index': np.int32(index), 'draw': np.float32(generator.random())}
+
+
+def _take(count, **options):
+  """Batches of a stream of seven examples."""
+  options = {'seed': 0, 'batch_size': 2} | options
+  stream = streams.shuffled(_load, 7, **options)
+  return [next(stream) for _ in range(count)]
+
+
+def _all(batches, name='index'):
+  return np.concatenate([batch[name] for batch in batches]).tolist()
+
+
+def test_every_epoch_has_every_example_once_in_another_order():
+  indices = _all(_take(7))
+  first, second = indices[:7], indices[7:]
+  assert sorted(first) == sorted(second) == list(range(7))
+  assert first != second
+
+
+def test_an_example_drawn_twice_draws_other_random_numbers():
+  draws = _all(_take(7), 'draw')
+  assert len(set(draws)) == 14
+
+
+def test_processes_hold_the_slices_of_one_batch():
+  whole = _take(5, batch_size=4)
+  parts = [_take(5, batch_size=4, process_index=k, process_count=2) for k in range(2)]
+  for name in ('index', 'draw'):
+    for batch, left, right in zip(whole, *parts, strict=True):
+      both = np.concatenate([left[name], right[name]])
+      np.testing.assert_array_equal(batch[name], both)
+
+
+def test_a_resumed_stream_goes_on_with_the_same_bits():
+  stream = streams.shuffled(_load, 7, seed=5, batch_size=3)
+  for _ in range(4):
+    next(stream)
+  state = stream.get_state()
+  expected = [next(stream) for _ in range(4)]
+  resumed = streams.shuffled(_load, 7, seed=5, batch_size=3)
+  resumed.set_state(state)
+  actual = [next(resumed) for _ in range(4)]
+  for name in ('index', 'draw'):
+    assert _all(actual, name) == _all(expected, name)
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'batch_size': 3, 'process_count': 2}, 'batch'),
+    ({'process_index': 2}, 'process_index'),
+    ({'seed': -1}, 'seed'),
+    ({'worker_count': -1}, 'worker_count'),
+  ],
+)
+def test_wrong_numbers_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    _take(1, **options)

@@ -1,0 +1,37 @@
+"""Tests of img2graph/methods/base.py."""
+
+import sys
+import types
+
+import pytest
+
+from img2graph import methods
+
+
+def _install(monkeypatch, name, **contents):
+  module = types.ModuleType(f'img2graph.methods.{name}')
+  vars(module).update(contents)
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_a_method_is_built_by_its_own_module_from_the_options(monkeypatch):
+  _install(monkeypatch, 'echo', build=lambda **options: options)
+  built = methods.build('echo', train_steps=3, precision='float32', width=5)
+  assert built == {'train_steps': 3, 'precision': 'float32', 'width': 5}
+
+
+def test_an_unknown_method_is_refused_in_one_sentence():
+  with pytest.raises(ValueError, match="no method named 'alchemy'"):
+    methods.build('alchemy', train_steps=1, precision='float32')
+
+
+def test_a_package_that_a_method_lacks_is_not_taken_for_the_method(
+  tmp_path, monkeypatch
+):
+  (tmp_path / 'needy.py').write_text('import a_package_that_is_not_there\n')
+  import img2graph.methods
+
+  path = [*img2graph.methods.__path__, str(tmp_path)]
+  monkeypatch.setattr(img2graph.methods, '__path__', path)
+  with pytest.raises(ModuleNotFoundError, match='a_package_that_is_not_there'):
+    methods.build('needy')
