@@ -407,7 +407,7 @@ def draw_document(document, *, side=None, width=None, line_width=None):
 def _score(arguments):
   """Scores of predictions, as a table and, if asked for, a file."""
   from img2graph import evaluation
-  from img2graph import formats
+  from img2graph import files
   from img2graph import metrics
   from img2graph.data import archives
 
@@ -432,7 +432,7 @@ def _score(arguments):
     )
   if arguments.output:
     text = json.dumps(scores, indent=1) + '\n'
-    formats.write_atomically(arguments.output, text.encode())
+    files.write_atomically(arguments.output, text.encode())
   print(_score_table(scores))
   return _DONE
 
@@ -597,11 +597,11 @@ def _prepare_folder(folder):
   if folder.exists() and not folder.is_dir():
     raise _Mistake(f'--output must be a folder; {folder} is a file.')
   folder.mkdir(parents=True, exist_ok=True)
-  from img2graph import formats
+  from img2graph import files
 
   trial = folder / f'.img2graph-{os.getpid()}.tmp'
   try:
-    formats.write_atomically(trial, b'')
+    files.write_atomically(trial, b'')
   finally:
     trial.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
+from img2graph import files
 from img2graph import graph as graphs
 from img2graph import metrics
 from img2graph import planarity
@@ -322,14 +323,10 @@ def write_predictions(path, predictions):
   Raises:
     ValueError: the file cannot be written.
   """
-  path = pathlib.Path(path)
-  part = path.with_name(path.name + '.part')
   lines = [f'"{index}": {json.dumps(found)}' for index, found in predictions.items()]
   try:
-    part.write_text('{' + ',\n'.join(lines) + '}\n', encoding='utf-8')
-    os.replace(part, path)
+    files.write_atomically(path, ('{' + ',\n'.join(lines) + '}\n').encode())
   except OSError as error:
-    part.unlink(missing_ok=True)
     raise ValueError(f'{path}: cannot be written ({error.strerror}).') from None
 
 

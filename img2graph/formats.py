@@ -29,11 +29,9 @@ import io
 import json
 import math
 import numbers
-import os
 import pathlib
 import re
 import reprlib
-import secrets
 import struct
 import xml.etree.ElementTree
 import zipfile
@@ -42,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from img2graph import files
 from img2graph import geometry
 from img2graph import graph as graph_lib
 
@@ -242,7 +241,7 @@ def read(path, format=None):
 
 def write_json(document, path):
   """Writes JSON, `img2graph/1`, one node or edge on a line."""
-  write_atomically(path, _json_text(*_json_parts(document)).encode())
+  files.write_atomically(path, _json_text(*_json_parts(document)).encode())
 
 
 def read_json(path):
@@ -271,7 +270,7 @@ def write_geojson(document, path):
       'coordinates': 'pixels of the image, x right, y down, (0, 0) its outer corner',
     },
   }
-  write_atomically(path, _json_text(head, {'features': features}, {}).encode())
+  files.write_atomically(path, _json_text(head, {'features': features}, {}).encode())
 
 
 def read_geojson(path):
@@ -310,7 +309,7 @@ def write_graphml(document, path):
       f'<data key="edge_prob">{edge["prob"]!r}</data></edge>'
     )
   lines += ['  </graph>', '</graphml>', '']
-  write_atomically(path, '\n'.join(lines).encode())
+  files.write_atomically(path, '\n'.join(lines).encode())
 
 
 def read_graphml(path):
@@ -377,7 +376,7 @@ def write_svg(document, path, *, background=None):
     }
     lines.append('    ' + _tag('circle', circle))
   lines += ['  </g>', '</svg>', '']
-  write_atomically(path, '\n'.join(lines).encode())
+  files.write_atomically(path, '\n'.join(lines).encode())
 
 
 def read_svg(path):
@@ -407,7 +406,7 @@ def write_dot(document, path):
     lines.append(f'  {edge["source"]} -- {edge["target"]} [{prob}];')
   lines += ['}', '']
   # A file name may hold what UTF-8 cannot: half of a surrogate pair.
-  write_atomically(path, '\n'.join(lines).encode(errors='replace'))
+  files.write_atomically(path, '\n'.join(lines).encode(errors='replace'))
 
 
 def read_dot(path):
@@ -435,7 +434,7 @@ def write_npz(document, path):
       arrays[flat_name] = np.array(getattr(document, name))
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
-  write_atomically(path, buffer.getvalue())
+  files.write_atomically(path, buffer.getvalue())
 
 
 def read_npz(path):
@@ -480,29 +479,6 @@ def from_networkx(graph):
     graph.graph,
     graph.graph.get('model'),
   )
-
-
-def write_atomically(path, data):
-  """Writes bytes to a file so that it is there whole or not at all.
-
-  The bytes go to a temporary file in the same folder, which then takes the name.
-
-  Raises:
-    OSError: it cannot be written; names `path`. What was there before is untouched.
-  """
-  target = pathlib.Path(os.path.realpath(path))
-  temporary = target.parent / f'.img2graph-{secrets.token_hex(8)}.tmp'
-  try:
-    try:
-      with open(temporary, 'xb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(temporary, target)
-    finally:
-      temporary.unlink(missing_ok=True)
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 # Each format's name, which is the suffix of its files too: (writer, reader).

@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from img2graph import formats
+from img2graph import files
 from img2graph import geometry
 from img2graph import graph as graph_lib
 
@@ -155,7 +155,7 @@ def save_png(path, picture):
   if not isinstance(picture, PIL.Image.Image):
     picture = _from_uint8(picture)
   picture.save(buffer, 'PNG')
-  formats.write_atomically(path, buffer.getvalue())
+  files.write_atomically(path, buffer.getvalue())
 
 
 def _to_picture(image):

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 import img2graph
+from img2graph import files
 from img2graph import methods
-from img2graph.training import logging
 
 FORMAT = 'img2graph-weights/1'
 _META = '__meta__'
@@ -47,7 +47,7 @@ def save(path, variables, *, config, card=None):
   arrays = {name: np.asarray(leaf) for name, leaf in _flatten(variables).items()}
   buffer = io.BytesIO()
   np.savez(buffer, **{_META: np.array(json.dumps(meta))}, **arrays)
-  logging.write_atomically(path, buffer.getvalue())
+  files.write_atomically(path, buffer.getvalue())
 
 
 def load(path):

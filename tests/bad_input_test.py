@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from img2graph import cli
+from img2graph import files
 from img2graph import formats
 from img2graph import predict
 from img2graph import weights
@@ -260,7 +261,7 @@ def test_an_output_folder_that_cannot_be(stub_weights, run, tmp_path, monkeypatc
   def refuse(*_, **__):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(run.output))
 
-  monkeypatch.setattr(formats, 'write_atomically', refuse)
+  monkeypatch.setattr(files, 'write_atomically', refuse)
   status, (line,) = run(image)
   assert status == 1 and str(run.output) in line and 'ermission denied' in line
 

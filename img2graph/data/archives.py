@@ -20,14 +20,16 @@ them take as much memory as their pixels.
 """
 
 import dataclasses
+import io
 import json
-import os
 import pathlib
 import zipfile
 import zlib
 from typing import Any
 
 import numpy as np
+
+from img2graph import files
 
 ARRAYS = ('images', 'nodes', 'num_nodes', 'edges', 'num_edges')
 
@@ -321,13 +323,11 @@ def write(path, images, graphs, *, fields=None):
         f'field {name!r} must be an array of {count} values, not one of {ARRAYS}; '
         f'got {values.dtype} {values.shape}.'
       )
-  part = path.with_name(path.name + '.part')
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays, **fields)
   try:
-    with open(part, 'wb') as file:
-      np.savez_compressed(file, **arrays, **fields)
-    os.replace(part, path)
+    files.write_atomically(path, buffer.getvalue())
   except OSError as error:
-    part.unlink(missing_ok=True)
     raise ValueError(f'{path}: cannot be written ({error.strerror}).') from None
 
 

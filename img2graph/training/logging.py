@@ -7,10 +7,11 @@ resumed drops the lines beyond the step it goes on from, so no step is there twi
 import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
+
+from img2graph import files
 
 _BAR = 24  # Characters of the progress bar.
 
@@ -135,22 +136,6 @@ def flatten_scores(scores, prefix=''):
   return flat
 
 
-def write_atomically(path, data):
-  """Writes bytes so that the file is there whole or not at all."""
-  path = pathlib.Path(path)
-  partial = path.with_name(f'{path.name}.partial')
-  try:
-    with open(partial, 'wb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    partial.replace(path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      partial.unlink(missing_ok=True)
-    raise
-
-
 class MetricsFile:
   """`metrics.jsonl`, and TensorBoard's event file where tensorboardX is installed.
 
@@ -166,7 +151,7 @@ class MetricsFile:
     self._rows = [(row['step'], set(row)) for row, _ in kept]
     self._file = self._events = None
     if active:
-      write_atomically(path, ''.join(line for _, line in kept).encode())
+      files.write_atomically(path, ''.join(line for _, line in kept).encode())
       self._file = open(path, 'a')
       self._events = _EventFile.open(pathlib.Path(workdir) / 'tensorboard', start_step)
 

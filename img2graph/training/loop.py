@@ -28,6 +28,7 @@ from PIL import Image
 
 from img2graph import data
 from img2graph import evaluation
+from img2graph import files
 from img2graph import methods
 from img2graph import metrics
 from img2graph import plotting
@@ -358,7 +359,7 @@ def _claim(plan):
     if parallel.is_first():
       plan.workdir.mkdir(parents=True, exist_ok=True)
       text = json.dumps(plan.config, indent=2, sort_keys=True) + '\n'
-      logging.write_atomically(plan.workdir / 'config.json', text.encode())
+      files.write_atomically(plan.workdir / 'config.json', text.encode())
     parallel.barrier('config written')
 
 
@@ -687,7 +688,7 @@ def _panel_pixels(plan, state):
 def _write_png(path, pixels):
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, format='PNG')
-  logging.write_atomically(path, buffer.getvalue())
+  files.write_atomically(path, buffer.getvalue())
 
 
 def headline(scores, *, nested=True):
@@ -740,7 +741,7 @@ def _finish(plan, state, scores, clock, console):
     card = {n: results[n] for n in ('scores', 'step', 'seed', 'images_seen', 'code')}
     weights.save(plan.workdir / 'weights.npz', variables, config=config, card=card)
     text = json.dumps(results, indent=2) + '\n'
-    logging.write_atomically(plan.workdir / 'results.json', text.encode())
+    files.write_atomically(plan.workdir / 'results.json', text.encode())
     console.say(f'wrote results.json and weights.npz in {plan.workdir}')
   parallel.barrier('finished')
   return results

@@ -120,17 +120,3 @@ def test_tensorboard_events_can_be_read_back(tmp_path):
   values = {v.tag: v for e in events for v in e.summary.value}
   assert values['loss'].simple_value == 0.5
   assert (values['panel'].image.height, values['panel'].image.width) == (4, 5)
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / 'results.json'
-  logging.write_atomically(path, b'old')
-
-  def full(descriptor):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr('os.fsync', full)
-  with pytest.raises(OSError):
-    logging.write_atomically(path, b'new')
-  assert path.read_bytes() == b'old'
-  assert [p.name for p in tmp_path.iterdir()] == ['results.json']

@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import AxisType
 from PIL import Image
 
+from img2graph import files
 from img2graph import plotting
 from img2graph import weights
 from img2graph.training import errors
@@ -257,8 +258,8 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
       raise OSError(28, 'No space left on device')
     return original(path, data)
 
-  original = logging.write_atomically
-  monkeypatch.setattr(logging, 'write_atomically', write)
+  original = files.write_atomically
+  monkeypatch.setattr(files, 'write_atomically', write)
   with pytest.raises(errors.SaveError) as caught:
     run(tmp_path)
   assert str(caught.value) == (
