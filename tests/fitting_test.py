@@ -81,6 +81,16 @@ def test_the_fit_never_gets_worse():
     assert _fit_error(fitted, target) <= 1.05 * _fit_error(start, target) + 1e-3
 
 
+def test_a_fit_that_went_astray_is_undone():
+  start = _graph(TRIANGLE, SIDES, [0.9] * 3)
+  # Steps as long as the image throw every node off its ink.
+  fitted = fitting.fit_graph(
+    start, _drawing(TRIANGLE, SIDES), num_steps=2, max_edges=6, position_rate=2.0
+  )
+  np.testing.assert_array_equal(fitted.nodes, start.nodes)
+  np.testing.assert_array_equal(fitted.edge_prob, start.edge_prob)
+
+
 def test_an_image_does_not_depend_on_its_batch():
   target = _drawing(TRIANGLE, SIDES)
   other = _drawing(-TRIANGLE, SIDES[:1])
