@@ -1,6 +1,6 @@
 """Simple Shapes: lines, triangles and rectangles to graphs, without labels.
 
-  --config=configs/simple_shapes.py            ours, 64 px, 1500 steps, 8 proposals
+  --config=configs/simple_shapes.py            ours, 64 px, 2500 steps, 8 proposals
   --config=configs/simple_shapes.py:paper      Lu & Dubbelman 2020, section 3 and 4
 
 Variants: `base`, `128px`, `quick` (quickstart), `smoke` (tests), `paper`, `paper_cpu`
@@ -73,7 +73,7 @@ def _shared():
 
 def _ours():
   c = _shared()
-  c.train_steps = 1500
+  c.train_steps = 2500
   c.batch_size = 32
   c.data = dict(
     source='shapes',

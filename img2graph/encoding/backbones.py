@@ -13,6 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from img2graph.encoding import layers
+
 # Two poolings of 2 x 2: the maps have 1/4 of the image's height and width.
 STRIDE = 4
 
@@ -123,7 +125,7 @@ class PaperBackbone(nn.Module):
     for block, (features, depth) in enumerate(
       zip(self.block_features, self.block_depths, strict=True)
     ):
-      x = nn.max_pool(x, (2, 2), strides=(2, 2))
+      x = layers.max_pool_2x2(x)
       for layer in range(depth):
         x = Bottleneck(
           features,

@@ -11,6 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from img2graph.encoding import layers
+
 
 class RoiEdgeClassifier(nn.Module):
   """Whether a patch shows an edge.
@@ -52,7 +54,7 @@ class RoiEdgeClassifier(nn.Module):
         dtype=self.dtype,
         name=f'norm{layer}',
       )(x)
-      x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+      x = layers.max_pool_2x2(nn.relu(x))
     x = x.reshape(batch, pairs, -1)
     x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name='hidden')(x))
     x = nn.Dense(1, dtype=self.dtype, name='logit')(x)

@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from img2graph.encoding import layers
+
+
+@pytest.mark.parametrize('shape', [(2, 6, 8, 3), (1, 5, 7, 2), (4, 2, 2, 1)])
+def test_max_pool_equals_flax_with_gradient(shape):
+  x = jax.random.normal(jax.random.key(0), shape)
+  pooled = (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+  weight = jax.random.normal(jax.random.key(1), pooled)
+
+  def total(pool, x):
+    return (weight * pool(x)).sum()
+
+  def theirs(x):
+    return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+  np.testing.assert_array_equal(layers.max_pool_2x2(x), theirs(x))
+  actual = jax.grad(lambda x: total(layers.max_pool_2x2, x))(x)
+  np.testing.assert_array_equal(actual, jax.grad(lambda x: total(theirs, x))(x))
+
+
+def test_max_pool_shares_the_gradient_of_ties():
+  gradient = jax.grad(lambda x: layers.max_pool_2x2(x).sum())(jnp.zeros((1, 2, 2, 1)))
+  np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
+
+
+def test_max_pool_needs_two_pixels():
+  with pytest.raises(ValueError, match='1 x 4'):
+    layers.max_pool_2x2(jnp.zeros((1, 1, 4, 1)))
