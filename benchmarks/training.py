@@ -75,9 +75,14 @@ class JaxSide:
     )
     self.key, self.data_key, init_key = jax.random.split(jax.random.key(config.seed), 3)
     draw = jax.jit(self.source.sample, static_argnums=1)
-    self.batch = draw(self.data_key, config.batch_size)
+    mesh = parallel.make_mesh()
+    # As the loop does: the batch lies on all devices, and so does the state, whole.
+    self.batch = jax.device_put(
+      draw(self.data_key, config.batch_size), parallel.sharded(mesh)
+    )
     create = jax.jit(
-      lambda key, batch: states.create(key, batch, method=self.method, tx=self.tx)
+      lambda key, batch: states.create(key, batch, method=self.method, tx=self.tx),
+      out_shardings=parallel.replicated(mesh),
     )
     self.state = create(init_key, self.batch)
     self.full_step = jax.jit(
@@ -85,7 +90,7 @@ class JaxSide:
         self._train_step,
         sample=self.source.sample,
         batch_size=config.batch_size,
-        sharding=parallel.sharded(parallel.make_mesh()),
+        sharding=parallel.sharded(mesh),
       ),
       donate_argnums=0,
     )
@@ -331,6 +336,7 @@ def main(argv):
   if hasattr(os, 'sched_setaffinity'):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _THREADS.value])
   config = simple_shapes.get_config(_VARIANT.value)
+  parallel.use_cores(config.batch_size)
   load_before = os.getloadavg()[0]
   if _TORCH_PYTHON.value and _THREADS.value > 1 and load_before > _MAX_LOAD:
     raise app.UsageError(

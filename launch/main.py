@@ -8,7 +8,9 @@
 `FILE:VARIANT` names a variant of the config, and `--config.KEY=VALUE` changes a value.
 The same command goes on where a stopped or killed run was. Several processes join by
 --coordinator, --num_processes and --process_id, or by --distributed on a cluster that
-jax knows (Slurm, Open MPI, Kubernetes, Cloud TPU).
+jax knows (Slurm, Open MPI, Kubernetes, Cloud TPU). Without a GPU or TPU, a process
+alone makes a device of each core as far as the batch size can be divided by their
+number; JAX_NUM_CPU_DEVICES chooses another number.
 
 Exit status: 0 done, or stopped by SIGTERM and saved; 2 a mistake in what was asked
 for; 3 the loss was not finite; 4 something could not be saved; 130 stopped by Ctrl-C
@@ -139,6 +141,8 @@ def run(argv):
   sys.unraisablehook = _unraisablehook
   try:
     with errors.user_errors():
+      if values.num_processes is None and not values.distributed:
+        parallel.use_cores(values.config.get('batch_size', 1))
       parallel.initialize(
         coordinator=values.coordinator,
         num_processes=values.num_processes,

@@ -124,7 +124,9 @@ def main(argv):
   # After the flags: a mistake in them is told at once, without loading jax.
   from img2graph.training import errors
   from img2graph.training import loop
+  from img2graph.training import parallel
 
+  parallel.use_cores(_CONFIG.value.batch_size)
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
     run(

@@ -4,6 +4,8 @@ The state is replicated, the batch is sharded over its leading axis, and the ste
 one jitted program for all devices of all processes.
 """
 
+import os
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -11,6 +13,44 @@ from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
+
+# With fewer images, a core spends its time on what every device does once.
+_FEWEST_PER_CORE = 8
+
+
+def num_cores():
+  """How many processor cores this process may use."""
+  # Not every system tells.
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count()
+
+
+def use_cores(batch_size, cores=None):
+  """Makes devices of the processor's cores; call it before anything asks for devices.
+
+  XLA computes a convolution's gradient on one core, so on two cores a step takes two
+  thirds of its time when each has half of the batch. Nothing changes where a GPU or
+  TPU computes, or when the number of CPU devices was chosen before.
+
+  Args:
+    batch_size: images of a step; there will be as many devices as divide it evenly and
+      leave 8 images or more to each.
+    cores: the most devices; the cores that this process may use if None.
+
+  Returns:
+    How many CPU devices there will be, or None if that was not for us to say.
+  """
+  chosen = 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+  if chosen or jax.config.jax_num_cpu_devices != -1:
+    return None
+  most = min(cores or num_cores(), max(batch_size // _FEWEST_PER_CORE, 1))
+  count = max(n for n in range(1, most + 1) if batch_size % n == 0)
+  try:
+    jax.config.update('jax_num_cpu_devices', count)
+  except RuntimeError:  # Something has asked for devices.
+    return None
+  return count
 
 
 def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=False):

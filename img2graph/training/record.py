@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -11,6 +10,7 @@ import subprocess
 import jax
 
 import img2graph
+from img2graph.training import parallel
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -60,15 +60,8 @@ def hardware():
     'devices': jax.device_count(),
     'processes': jax.process_count(),
     'cpu_model': _cpu_model(),
-    'cores': _num_cores(),
+    'cores': parallel.num_cores(),
   }
-
-
-def _num_cores():
-  # Not every system tells which cores a process may use.
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count()
 
 
 def _cpu_model():

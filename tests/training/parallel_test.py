@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -56,3 +60,34 @@ def test_one_process_needs_no_meeting():
   assert parallel.is_first() and parallel.all_equal(3)
   assert parallel.gather_bytes(b'abc') == [b'abc']
   assert parallel.stop_agreed(1, True) and not parallel.stop_agreed(1, False)
+
+
+_USE_CORES = """
+import jax
+from img2graph.training import parallel
+
+found = []
+for batch_size, cores in ((32, 2), (32, 64), (30, 4), (31, 4), (4, 8), (0, 2), (64, 1)):
+  jax.config.update('jax_num_cpu_devices', -1)
+  found.append(parallel.use_cores(batch_size, cores))
+print(found)
+jax.config.update('jax_num_cpu_devices', -1)
+print(parallel.use_cores(24, 3), parallel.use_cores(24, 2), jax.device_count())
+"""
+
+
+def test_each_core_becomes_a_device_as_far_as_the_batch_allows():
+  environment = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
+  lines = subprocess.run(
+    [sys.executable, '-c', _USE_CORES],
+    env={**environment, 'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  ).stdout.splitlines()
+  assert lines == ['[2, 4, 3, 1, 1, 1, 1]', '3 None 3']
+
+
+def test_a_number_of_devices_that_was_chosen_stays():
+  assert parallel.use_cores(32) is None
+  assert jax.device_count() == 4

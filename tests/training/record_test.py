@@ -28,7 +28,8 @@ def code_of(folder):
 def test_code_names_the_commit_only_of_a_checkout_that_tracks_it(tmp_path):
   package = pathlib.Path(img2graph.__file__).parent
   (tmp_path / 'img2graph/training').mkdir(parents=True)
-  for name in ('__init__.py', 'training/__init__.py', 'training/record.py'):
+  names = ('training/__init__.py', 'training/record.py', 'training/parallel.py')
+  for name in ('__init__.py', *names):
     shutil.copy(package / name, tmp_path / 'img2graph' / name)
 
   def git(*arguments):
