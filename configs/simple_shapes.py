@@ -46,9 +46,9 @@ def get_config(variant='base'):
     c.method.nodes.block_features = (64, 32)
     c.method.nodes.block_depths = (2, 2)
     c.batch_size = 32
-    c.train_steps = 3000
+    c.train_steps = 10_000
     c.log_every = 50
-    c.eval_every = c.checkpoint_every = c.panel_every = 500
+    c.eval_every = c.checkpoint_every = c.panel_every = 1000
   if variant.endswith('smoke'):
     c.train_steps = 4
     c.batch_size = 8
@@ -201,6 +201,7 @@ def _paper():
     refiner=dict(
       features=16,
       output='linear',  # Open: paper stays exactly paper at the start.
+      start='centred',  # Open: so that the graph comes to lie on the ink.
     ),
     loss=dict(
       kind='similarity',

@@ -18,6 +18,19 @@ _OUTPUTS = {
 }
 
 
+_SMALL_NORMAL = nn.initializers.lecun_normal()
+
+
+def _centred(key, shape, dtype=jnp.float32):
+  """Random where a 3x3 kernel `[3, 3, C, D]` meets the pixel itself, 0 around it."""
+  centre = _SMALL_NORMAL(key, (1, 1, *shape[2:]), dtype)
+  return jnp.zeros(shape, dtype).at[1:2, 1:2].set(centre)
+
+
+# How the kernels start; see `RefinementNet.start`.
+_STARTS = {'random': _SMALL_NORMAL, 'centred': _centred}
+
+
 class RefinementNet(nn.Module):
   """Coarse drawing to refined image, `[B, H, W, C]` to `[B, H, W, out_features]`.
 
@@ -31,12 +44,17 @@ class RefinementNet(nn.Module):
       leaves the range to the loss; values may lie outside [0, 1]. 'clip' limits them
       but stops the gradient of a pixel that left the range. 'sigmoid' has a gradient
       everywhere but starts with a grey 0.5 on an empty canvas.
+    start: of the kernels, which the paper does not say. 'random' (all nine taps) moves
+      what is drawn by a pixel or two, and the graph learns to lie that far from the
+      ink, which no loss on the refined image sees. 'centred' (the middle tap alone,
+      the others 0) starts without a shift.
     dtype: of the activations; parameters are float32.
   """
 
   features: int = 16
   out_features: int = 1
   output: str = 'linear'
+  start: str = 'random'
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -45,10 +63,15 @@ class RefinementNet(nn.Module):
       raise ValueError(
         f'output must be one of {sorted(_OUTPUTS)}; got {self.output!r}.'
       )
+    if self.start not in _STARTS:
+      raise ValueError(f'start must be one of {sorted(_STARTS)}; got {self.start!r}.')
+    options = dict(
+      kernel_size=(3, 3), kernel_init=_STARTS[self.start], dtype=self.dtype
+    )
     x = drawing
     for layer in range(2):
-      x = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f'conv{layer}')(x)
+      x = nn.Conv(self.features, **options, name=f'conv{layer}')(x)
       # One slope per layer, 0.25 at first: the usual PReLU.
       x = nn.PReLU(negative_slope_init=0.25, name=f'prelu{layer}')(x)
-    x = nn.Conv(self.out_features, (3, 3), dtype=self.dtype, name='conv2')(x)
+    x = nn.Conv(self.out_features, **options, name='conv2')(x)
     return _OUTPUTS[self.output](x.astype(jnp.float32))

@@ -42,6 +42,26 @@ def test_network_matches_scipy():
     np.testing.assert_allclose(actual[b, :, :, 0], channels[0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+  ('start', 'is_pointwise'), [('centred', True), ('random', False)]
+)
+def test_a_centred_start_keeps_every_pixel_in_its_place(start, is_pointwise):
+  model = refinement.RefinementNet(features=4, start=start)
+  dot = jnp.zeros((1, 9, 9, 1)).at[0, 3, 5, 0].set(1.0)
+  found = model.apply(model.init(jax.random.key(0), dot), dot)[0, :, :, 0]
+  assert (found[3, 5] != 0).item()
+  assert (not jnp.delete(found.ravel(), 3 * 9 + 5).any()) == is_pointwise
+
+
+def test_a_centred_start_lets_every_tap_learn():
+  model = refinement.RefinementNet(features=4, start='centred')
+  drawing = _drawing(3)
+  variables = model.init(jax.random.key(0), drawing)
+  grads = jax.grad(lambda v: (model.apply(v, drawing) ** 2).sum())(variables)
+  for layer in range(3):
+    assert (grads['params'][f'conv{layer}']['kernel'] != 0).all()
+
+
 def test_default_width_is_the_papers():
   params = jax.eval_shape(
     lambda key: refinement.RefinementNet().init(key, _drawing(2)), jax.random.key(0)
