@@ -19,24 +19,36 @@ def sample_bilinear(images, points):
   Returns:
     `[B, ...]` float.
   """
+  return _sample(images, points[..., 0], points[..., 1])
+
+
+def _sample(images, x, y):
+  """`sample_bilinear` at positions x and y, `[B, ...]` each."""
   batch, height, width = images.shape
-  x = (points[..., 0] + 1) * (width / 2) - 0.5
-  y = (points[..., 1] + 1) * (height / 2) - 0.5
   # One pixel of paper around the image, so that no corner needs a mask of its own.
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1))).reshape(batch, -1)
-  x = jnp.clip(x, -1, width) + 1
-  y = jnp.clip(y, -1, height) + 1
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1)))
+  x = jnp.clip((x + 1) * (width / 2) + 0.5, 0, width + 1)
+  y = jnp.clip((y + 1) * (height / 2) + 0.5, 0, height + 1)
   left = jnp.clip(jnp.floor(x), 0, width)
   top = jnp.clip(jnp.floor(y), 0, height)
   fx, fy = x - left, y - top
-  index = top.astype(jnp.int32) * (width + 2) + left.astype(jnp.int32)
-
-  def gather(offset):
-    flat = (index + offset).reshape(batch, -1)
-    return jnp.take_along_axis(padded, flat, axis=1).reshape(index.shape)
-
-  upper = gather(0) * (1 - fx) + gather(1) * fx
-  lower = gather(width + 2) * (1 - fx) + gather(width + 3) * fx
+  index = (top * (width + 1) + left).astype(jnp.int32)
+  # The four pixels around a position as one row: one gather instead of four.
+  corners = jnp.stack(
+    [
+      padded[:, :-1, :-1],
+      padded[:, :-1, 1:],
+      padded[:, 1:, :-1],
+      padded[:, 1:, 1:],
+    ],
+    axis=-1,
+  ).reshape(batch, -1, 4)
+  # Clipped once more, since a NaN may become any index.
+  found = jax.vmap(lambda rows, i: rows.at[i].get(mode='clip'))(
+    corners, index.reshape(batch, -1)
+  ).reshape(*index.shape, 4)
+  upper = found[..., 0] * (1 - fx) + found[..., 1] * fx
+  lower = found[..., 2] * (1 - fx) + found[..., 3] * fx
   return upper * (1 - fy) + lower * fy
 
 
@@ -58,15 +70,16 @@ def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
   edge = end - start
   length = jnp.sqrt((edge**2).sum(-1, keepdims=True) + 1e-12)
   normal = jnp.stack([-edge[..., 1], edge[..., 0]], axis=-1) / length
-  t = np.linspace(0, 1, along, dtype=np.float32)[None, None, :, None, None]
+  t = np.linspace(0, 1, along, dtype=np.float32)[None, None, :, None]
   half = np.linspace(-1, 1, across, dtype=np.float32) if across > 1 else np.zeros(1)
-  offsets = (half * spread * 2 / side).astype(np.float32)[None, None, None, :, None]
-  points = (
-    start[:, :, None, None]
-    + t * edge[:, :, None, None]
-    + offsets * normal[:, :, None, None]
-  )
-  return sample_bilinear(images[..., 0], points)
+  offsets = (half * spread * 2 / side).astype(np.float32)[None, None, None, :]
+
+  def place(axis):
+    first, whole, aside = (v[..., axis, None, None] for v in (start, edge, normal))
+    return first + t * whole + offsets * aside
+
+  # x and y apart: with both in the last axis the processor works half as fast.
+  return _sample(images[..., 0], place(0), place(1))
 
 
 class SegmentEdges(nn.Module):
