@@ -1,21 +1,28 @@
 """Varied line drawings: rough strokes as input, clean straight chords as target.
 
 A drawing is a list of strokes; a stroke is a chain of up to eight straight chords, or a
-smooth curve through their ends. Ten kinds of drawing (`KINDS`) place the strokes:
+smooth curve through their ends. Eleven kinds of drawing (`KINDS`) place the strokes:
 polygons, triangles and true rectangles, polylines, curves and loops, stars, crossings,
-trees, letter-like joints, frames and grids, and roads that run to the border. Two
-drawings may share a canvas.
+trees, letter-like joints, frames and grids, roads that run to the border, and
+molecules: rings and zigzag chains of chords of one length. Up to four drawings may
+share a canvas.
 
 The same strokes are then drawn twice. The *image* is sloppy: bent and wavy strokes,
 corners that overshoot or stay open, gaps, other widths, pressure, blur, noise and a
-grey background. The *target* is what such a drawing means: straight chords of one width
-at full ink. Learning to draw the target from the image needs no graph.
+grey background. It also shows what is no line of the drawing: the second line of a
+double bond, letters that hide a node, and dots and small marks on empty paper. The
+*target* is what such a drawing means: straight chords of one width at full ink, one for
+a double bond, and up to the node under a letter. Learning to draw the target from the
+image needs no graph.
 
 The true graph is planar: every crossing and every T joint is a node. Chords are taken
 one by one, each only if the graph stays clear: `min_gap` between any two nodes and
 between the end of a chord and any chord that it does not touch, no angle below 20
-degrees, no more nodes than the capacity. A chord that does not fit ends its stroke.
+degrees, no more nodes than the capacity; chords of molecules cross nothing. A chord
+that does not fit ends its stroke.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +34,11 @@ from img2graph.data import sources
 
 _STROKES = 6  # most strokes of one drawing
 _POINTS = 9  # most points of one stroke
+_DRAWINGS = 4  # most drawings on one canvas
+_DOUBLES = 8  # most chords of one canvas that are drawn double
+_LABELS = 4  # most labels of one canvas
+_DISTRACTORS = 4  # most distractors of one canvas
+_GLYPH_STROKES = 3  # most strokes of a label or a distractor
 _TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
 _MIN_SINE = float(np.sin(np.deg2rad(20)))  # flattest angle at a joint or crossing
 _MIN_COSINE = float(np.cos(np.deg2rad(20)))
@@ -48,6 +60,16 @@ def _direction(angle):
 
 def _cross(a, b):
   return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _segment_distance(points, start, end):
+  """Distance of points `[P, 2]` to segments from `[E, 2]` to `[E, 2]`: `[P, E]`."""
+  edge = end - start
+  offset = points[:, None] - start[None]
+  length_sq = jnp.maximum(jnp.sum(edge**2, axis=-1), 1e-12)
+  along = jnp.sum(offset * edge[None], axis=-1) / length_sq[None]
+  along = jnp.clip(along, 0, 1)[..., None]
+  return jnp.linalg.norm(offset - along * edge[None], axis=-1)
 
 
 def _walk(start, heading, turns, steps):
@@ -72,8 +94,10 @@ def _one_stroke(points, count, smooth):
   return points, jnp.where(first, count, 0), jnp.where(first, smooth, 0.0)
 
 
-# Each kind maps uniform numbers u [L, K, 4] and v [16] to points [L, K, 2], the number
+# A kind maps uniform numbers u [L, K, 4] and v [16] to points [L, K, 2], the number
 # of points of each stroke [L] (0: absent) and its smoothness [L] (0 straight, 1 curve).
+# Kinds whose strokes touch those before them (`_STEPWISE`) map v to a number of strokes
+# and to the function that `_one_by_one` calls for each.
 
 
 def _polygon(u, v):
@@ -189,11 +213,10 @@ def _one_by_one(stroke, u):
   return jax.lax.scan(step, start, np.arange(_STROKES))[0]
 
 
-def _joined(u, v, *, corner, free, square, bridge, bent, curved):
+def _joined(v, *, corner, free, square, bridge, bent, curved):
   """Strokes that start on strokes before them.
 
   Args:
-    u: `[L, K, 4]` uniform numbers.
     v: `[16]` uniform numbers.
     corner: share of strokes that start at a corner and not within a chord.
     free: share of strokes that start anywhere.
@@ -201,6 +224,9 @@ def _joined(u, v, *, corner, free, square, bridge, bent, curved):
     bridge: share of straight strokes that also end on a stroke before them.
     bent: share of strokes with one bend.
     curved: share of strokes that are bowls.
+
+  Returns:
+    number of strokes [] int, and a function for `_one_by_one`.
   """
 
   def stroke(s, w, points, counts):
@@ -226,20 +252,16 @@ def _joined(u, v, *, corner, free, square, bridge, bent, curved):
     far = jnp.where((w[20] < bridge) & (count == 2) & (s > 0), other, chain[1])
     return chain.at[1].set(far), count, bowl.astype(jnp.float32)
 
-  points, counts, smooths = _one_by_one(stroke, u)
-  present = np.arange(_STROKES) < _integer(jnp.sqrt(v[0]), 2, _STROKES)
-  return points, jnp.where(present, counts, 0), smooths
+  return _integer(jnp.sqrt(v[0]), 2, _STROKES), stroke
 
 
-def _tree(u, v):
+def _tree(v):
+  return _joined(v, corner=1.0, free=0.0, square=0.2, bridge=0.0, bent=0.3, curved=0.0)
+
+
+def _letter(v):
   return _joined(
-    u, v, corner=1.0, free=0.0, square=0.2, bridge=0.0, bent=0.3, curved=0.0
-  )
-
-
-def _letter(u, v):
-  return _joined(
-    u, v, corner=0.4, free=0.15, square=0.75, bridge=0.2, bent=0.2, curved=0.25
+    v, corner=0.4, free=0.15, square=0.75, bridge=0.2, bent=0.2, curved=0.25
   )
 
 
@@ -274,7 +296,7 @@ def _frame(u, v):
   return points, jnp.where(present, 2, 0), jnp.zeros(_STROKES)
 
 
-def _roads(u, v):
+def _roads(v):
   """Streets, some parallel, from border to border or from a street to the border.
 
   Positions are final: [-1, 1] is the canvas.
@@ -307,10 +329,65 @@ def _roads(u, v):
     chain = start[None] + share * (end - start)[None] + jnp.where(inner, sway, 0.0)
     return jnp.clip(chain, -1, 1), count, (w[30] < 0.5).astype(jnp.float32)
 
-  points, counts, smooths = _one_by_one(stroke, u)
-  present = np.arange(_STROKES) < _integer(jnp.sqrt(v[0]), 1, _STROKES)
-  return points, jnp.where(present, counts, 0), smooths
+  return _integer(jnp.sqrt(v[0]), 1, _STROKES), stroke
 
+
+def _molecule(v):
+  """Rings and zigzag chains that bond to each other; every chord has length 1.
+
+  A stroke is a zigzag chain, often of a single chord, a ring at the end of one chord,
+  or a ring that shares an edge with what is there. It starts at a corner of a stroke
+  before it and leaves that at equal angles to the chords there, as bonds do.
+  """
+  sixty = np.float32(np.pi / 3)
+
+  def stroke(s, w, points, counts):
+    place = _point_on(points, counts, s, w[:3], corner=jnp.ones((), bool))
+    # Directions of the chords that meet there, away from it.
+    start, end = points[:, :-1], points[:, 1:]
+    valid = np.arange(_POINTS - 1)[None] < (counts - 1)[:, None]
+    ends = jnp.stack([start, end])  # [2, L, K-1, 2]
+    away = jnp.stack([end - start, start - end]).reshape(-1, 2)
+    met = jnp.linalg.norm(ends - place, axis=-1) < 0.01
+    met = (met & valid[None]).reshape(-1)
+    degree = jnp.sum(met)
+    total = jnp.sum(jnp.where(met[:, None], away, 0.0), axis=0)
+    one = jnp.sum(
+      jnp.where((np.arange(met.size) == jnp.argmax(met))[:, None], away, 0.0), axis=0
+    )
+    base = jnp.where(w[3] < 0.5, one, total - one)
+
+    sign = jnp.where(w[4] < 0.5, -1.0, 1.0)
+    size = jnp.where(w[5] < 0.25, 5, 6)
+    turn = 2 * np.pi / size
+    ring = (s == 0) & (w[6] < 0.75)
+    fused = (degree == 2) & (w[6] < 0.3)
+    hanging = (s > 0) & ~fused & (w[6] < 0.5)
+    chain = jnp.where(s == 0, _integer(w[7], 3, _POINTS), _integer(w[7] ** 2, 2, 7))
+
+    outward = jnp.arctan2(-total[1], -total[0])
+    outward = outward + jnp.where(degree == 1, sign * sixty, 0.0)
+    # The fused ring lies on the side of `base` where the other chord is not.
+    side = jnp.sign(_cross(base, total - base))
+    along = jnp.arctan2(base[1], base[0]) - side * (np.pi - turn)
+    heading = jnp.where(fused, along, jnp.where(s == 0, 0.0, outward))
+    index = np.arange(_POINTS - 2)
+    around = jnp.where(index == 0, (np.pi - turn) / 2, -turn)
+    zigzag = np.where(index % 2 == 0, -sixty, sixty)
+    turns = sign * jnp.where(hanging, around, zigzag)
+    turns = jnp.where(ring | fused, jnp.where(fused, side, 1.0) * turn, turns)
+    count = jnp.where(ring, size + 1, jnp.where(fused, size, chain))
+    count = jnp.where(hanging, size + 2, count)
+    # Three chords leave no room for a fourth.
+    crowded = degree > 2
+    steps = jnp.where(crowded, 0.0, jnp.ones(_POINTS - 1))
+    bonds = _walk(place, heading, turns, steps)
+    return bonds, jnp.where(crowded, 0, count), jnp.zeros(())
+
+  return _integer(jnp.sqrt(v[0]), 1, _STROKES), stroke
+
+
+_STEPWISE = (_tree, _letter, _roads, _molecule)
 
 # Name -> (function, default weight, share drawn upright, least aspect, most shear).
 KINDS = {
@@ -324,10 +401,32 @@ KINDS = {
   'letter': (_letter, 2.0, 1.0, 0.6, 0.2),
   'frame': (_frame, 1.0, 1.0, 0.5, 0.2),
   'roads': (_roads, 1.5, 1.0, 1.0, 0.0),
+  'molecule': (_molecule, 1.5, 0.0, 1.0, 0.0),
 }
 
 
-def _place(points, count, u, *, upright, aspect, shear, box):
+def _cut_to(points, count, limit):
+  """Ends a drawing before the first point that makes it too large.
+
+  Args:
+    points: `[L, K, 2]`.
+    count: `[L]` int, number of points that count.
+    limit: [] most diagonal of the box around all points that stay, so that the drawing
+      is no longer than that in any direction.
+
+  Returns:
+    `[L]` int, number of points that still count.
+  """
+  counted = np.arange(_POINTS)[None] < count[:, None]
+  flat = points.reshape(-1, 2)
+  there = counted.reshape(-1, 1)
+  low = jax.lax.cummin(jnp.where(there, flat, jnp.inf), axis=0)
+  high = jax.lax.cummax(jnp.where(there, flat, -jnp.inf), axis=0)
+  fits = jnp.linalg.norm(high - low, axis=-1) <= limit
+  return jnp.sum(counted & fits.reshape(counted.shape), axis=1)
+
+
+def _place(points, count, u, *, upright, aspect, shear, box, least):
   """Aspect, shear and rotation of a drawing, then scale and shift into a box.
 
   Args:
@@ -338,6 +437,7 @@ def _place(points, count, u, *, upright, aspect, shear, box):
     aspect: [] least factor of the y axis.
     shear: [] greatest shear.
     box: `[3, 2]`: low corner, high corner, (least, greatest) share of the box to fill.
+    least: [] least scale, where the box has room for it.
 
   Returns:
     `[L, K, 2]` inside the box.
@@ -353,27 +453,60 @@ def _place(points, count, u, *, upright, aspect, shear, box):
   high = jnp.where(counted, points, -jnp.inf).max(axis=(0, 1))
   room = box[1] - box[0]
   fill = drawing.pick(u[4], (box[2, 0], box[2, 1]))
-  factor = fill * jnp.min(room / jnp.maximum(high - low, 1e-3))
+  most = jnp.min(room / jnp.maximum(high - low, 1e-3))
+  factor = jnp.minimum(jnp.maximum(fill * most, least), most)
   shift = box[0] + u[5:7] * (room - factor * (high - low))
   return factor * (points - low[None, None]) + shift[None, None]
 
 
-def _one_drawing(key, weights, box):
-  """Strokes of one drawing: points `[L, K, 2]`, count `[L]`, smooth `[L]`."""
+def _one_drawing(key, weights, box, *, min_gap):
+  """Strokes of one drawing.
+
+  Returns:
+    points `[L, K, 2]`, count `[L]`, smooth `[L]`, and whether it is a molecule `[L]`.
+  """
   # One draw for all numbers: every call of the generator takes long to compile.
   numbers = jax.random.uniform(key, (_STROKES * _POINTS * 4 + 16,))
   u, v = numbers[16:].reshape(_STROKES, _POINTS, 4), numbers[:16]
   share = jnp.cumsum(weights) / jnp.sum(weights)
   kind = jnp.minimum(jnp.sum(v[15] >= share), len(KINDS) - 1)
-  drawn = [function(u, v) for function, *_ in KINDS.values()]
+  functions = [function for function, *_ in KINDS.values()]
+  places = [functions.index(function) for function in _STEPWISE]
+  numbers_of, strokes_of = zip(*(function(v) for function in _STEPWISE), strict=True)
+  which = jnp.sum(jnp.where(np.array(places) == kind, np.arange(len(places)), 0))
+
+  def stroke(s, w, points, counts):
+    options = zip(*(one(s, w, points, counts) for one in strokes_of), strict=True)
+    chain, count, smooth = (jnp.stack(part)[which] for part in options)
+    return chain, count, smooth
+
+  # One loop for all these kinds, since each takes long to compile.
+  points, count, smooth = _one_by_one(stroke, u)
+  present = np.arange(_STROKES) < jnp.stack(numbers_of)[which]
+  stepwise = (points, jnp.where(present, count, 0), smooth)
+  drawn = [stepwise if f in _STEPWISE else f(u, v) for f in functions]
   points, count, smooth = (jnp.stack(part)[kind] for part in zip(*drawn, strict=True))
   table = np.array([numbers for _, _, *numbers in KINDS.values()], np.float32)
   upright, aspect, shear = jnp.asarray(table)[kind]
+  # All chords of a molecule are equal: one that is too large for its box would be
+  # nothing but chords that are too short.
+  bonds = kind == list(KINDS).index('molecule')
+  least = 1.3 * min_gap
+  limit = jnp.min(box[1] - box[0]) / least
+  count = jnp.where(bonds, _cut_to(points, count, limit), count)
   placed = _place(
-    points, count, v[7:15], upright=upright, aspect=aspect, shear=shear, box=box
+    points,
+    count,
+    v[7:15],
+    upright=upright,
+    aspect=aspect,
+    shear=shear,
+    box=box,
+    least=jnp.where(bonds, least, 0.0),
   )
   final = kind == list(KINDS).index('roads')
-  return jnp.where(final, points, placed), count, smooth
+  bonds = jnp.broadcast_to(bonds, count.shape)
+  return jnp.where(final, points, placed), count, smooth, bonds
 
 
 def _straighten(points, count, flat):
@@ -382,11 +515,12 @@ def _straighten(points, count, flat):
   Args:
     points: `[L, K, 2]`.
     count: `[L]` int.
-    flat: greatest distance from that line of a point that is dropped.
+    flat: [] or `[L]`, greatest distance from that line of a point that is dropped.
 
   Returns:
     `[L, K, 2]`, `[L]`.
   """
+  flat = jnp.reshape(flat, (-1, 1))
   # Every second point may go at a time, so that the neighbours of each stay.
   for _ in range(3):
     before, after = points[:, :-2], points[:, 2:]
@@ -405,18 +539,21 @@ def _straighten(points, count, flat):
   return points, count
 
 
-def _chords(points, count, smooth):
+def _chords(points, count, smooth, bonds=None):
   """Chords of strokes, with the slopes of the curve that runs through their ends.
 
   Args:
     points: `[L, K, 2]`.
     count: `[L]` int, 0 for an absent stroke.
     smooth: `[L]` in [0, 1].
+    bonds: `[L]` bool: the stroke is part of a molecule; by default none is.
 
   Returns:
     dict of `[L * (K-1), ...]` arrays: 'start' and 'end' `[..., 2]`; 'slope0' and
     'slope1', the curve's slope against the chord at its ends; 'valid', 'first' and
-    'last' bool, 'first' and 'last' in their stroke; 'smooth'.
+    'last' bool, 'first' and 'last' in their stroke; 'smooth'; 'bond' bool; 'inner', 1
+    where the stroke turns from x to y at the chord's end (the last: at its start), -1
+    where it turns the other way.
   """
   start, end = points[:, :-1], points[:, 1:]
   index = np.arange(_POINTS - 1)[None]
@@ -439,7 +576,9 @@ def _chords(points, count, smooth):
   # An open end bends as its chord does at the other end: an arc.
   slope0 = jnp.where(open_start, jnp.where(open_end, 0.0, -after), -before)
   slope1 = jnp.where(open_end, jnp.where(open_start, 0.0, before), after)
+  inner = jnp.sign(jnp.where(open_end, before, after))
   smooth = jnp.broadcast_to(smooth[:, None], valid.shape)
+  bonds = jnp.zeros(count.shape, bool) if bonds is None else bonds
   chords = {
     'start': start,
     'end': end,
@@ -449,6 +588,8 @@ def _chords(points, count, smooth):
     'first': first,
     'last': last,
     'smooth': smooth,
+    'bond': jnp.broadcast_to(bonds[:, None], valid.shape),
+    'inner': inner,
   }
   return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), chords)
 
@@ -558,7 +699,8 @@ def _select(chords, exists, relations, *, capacity, min_gap):
     r['opening'] < _MIN_COSINE,
     ~r['touching'] | ((r['ends'] >= min_gap) & (r['sine'] >= _MIN_SINE)),
   )
-  clear = steep & (r['nearest'] >= min_gap)
+  bond = chords['bond'][:, None] | chords['bond'][None]
+  clear = steep & (r['nearest'] >= min_gap) & ~(bond & r['touching'])
   clash = ~clear & ~np.eye(num, dtype=bool)
   # Two contacts on one chord that are too near each other, [chord, first, second],
   # unless they are one: the common end of two chords.
@@ -638,6 +780,74 @@ def _blur(image, amount):
   return image
 
 
+def _boxes(u, *, limit, min_gap):
+  """Parts of a canvas for its drawings.
+
+  A cut, across or down, makes two parts; a second cut splits the latter part, or both.
+
+  Args:
+    u: `[6]` uniform numbers.
+    limit: half the side of the room that is cut.
+    min_gap: half the width of a cut.
+
+  Returns:
+    low and high corners `[4, D, 2]` for one to four drawings, D = 4; the first so many
+    of each row count.
+  """
+  cut, low_cut, high_cut = (limit * 0.3 * _signed(u[i]) for i in range(3))
+  before, after = -limit, limit
+
+  def box(first, second):
+    """Corners from the extents along the axis of the first cut and across it."""
+    return jnp.stack([jnp.stack([first[i], second[i]]) for i in (0, 1)])
+
+  ahead, beyond = (before, cut - min_gap), (cut + min_gap, after)
+  whole = box((before, after), (before, after))
+  low, high = (box(part, (before, after)) for part in (ahead, beyond))
+  low_parts, high_parts = (
+    [box(part, (before, at - min_gap)), box(part, (at + min_gap, after))]
+    for part, at in ((ahead, low_cut), (beyond, high_cut))
+  )
+  layouts = [
+    [whole] * 4,
+    [low, high, high, high],
+    [low, *high_parts, high],
+    [*low_parts, *high_parts],
+  ]
+  boxes = jnp.stack([jnp.stack(row) for row in layouts])  # [4, D, 2, 2]
+  boxes = jnp.where(u[3] < 0.5, boxes, boxes[..., ::-1])  # across or down
+  # Mirrored, the part that is split first lies on either side.
+  boxes = jnp.where(u[4] < 0.5, boxes, -boxes[..., ::-1, :])
+  return boxes[:, :, 0], boxes[:, :, 1]
+
+
+def _glyph(u, letter):
+  """A small mark: a letter-like one, or any.
+
+  Args:
+    u: `[8]` uniform numbers.
+    letter: [] bool: a letter has a stem and reaches from top to bottom.
+
+  Returns:
+    start and end `[G, 2]` in [-1, 1], slopes at both ends `[G]`, present `[G]` bool.
+  """
+  grid = np.array([(x, y) for x in (-0.6, 0.0, 0.6) for y in (-1, 0, 1)], np.float32)
+  first = _integer(u[:3], 0, 8)
+  second = (first + _integer(u[3:6], 1, 8)) % 9  # never the same place
+  oval = u[6] < 0.35
+  # The stem of a letter is the left column or the middle; an oval has two bowed sides.
+  stem = letter & (np.arange(_GLYPH_STROKES) < jnp.where(oval, 2, 1))
+  column = jnp.where(oval | (u[0] < 0.3), 3, 0)
+  first = jnp.where(stem, column, first)
+  second = jnp.where(stem, column + 2, second)
+  bow = jnp.where(oval & letter, np.array([1.4, -1.4, 0.0], np.float32), 0.0)
+  num = jnp.where(letter & oval, 2, _integer(u[7], 2, 3))
+  num = jnp.where(letter, num, _integer(u[7], 1, 3))
+  present = np.arange(_GLYPH_STROKES) < num
+  grid = jnp.asarray(grid)
+  return grid[first], grid[second], bow, -bow, present
+
+
 def sample(
   key,
   batch_size,
@@ -662,6 +872,9 @@ def sample(
   noise=(0.0, 0.08),
   background=(0.0, 0.1),
   aliased=0.25,
+  double=(0.15, 0.5),
+  labels=0.12,
+  distractors=0.1,
 ):
   """Draws a batch of varied line drawings, rough and clean, with their true graphs.
 
@@ -674,7 +887,8 @@ def sample(
     side: height and width of the images in pixels.
     capacity: node slots of the graph, N >= 2; drawings are cut to fit.
     kinds: {name of `KINDS`: weight >= 0}; by default all kinds with their own weights.
-    pieces: share of images with two drawings side by side.
+    pieces: share of images with several drawings side by side: half of them with two,
+      the others with three or four.
     fill: longer side of a drawing, as a share of the room it has.
     margin: share of the half side that drawings keep free (roads run to the border).
     min_gap: least distance between two nodes, and between the end of a chord and a
@@ -696,6 +910,15 @@ def sample(
       number picks it from the range, so that most images are nearly clean.
     background: level of the empty paper, in [0, 0.9], picked likewise.
     aliased: share of images without soft borders (before the blur).
+    double: share of the chords of molecules that the image shows as two parallel lines,
+      at most 8 chords of an image; target and graph have the chord alone. The second
+      line is shorter, nearer than any two strokes, and lies inside of rings.
+    labels: share of images with labels, five times as large for images with molecules
+      (at most all): up to four nodes, rather those with one or two edges and never two
+      neighbours, are hidden in the image by an erased disc with a letter-like glyph.
+      Target and graph still have the lines up to the node.
+    distractors: share of images with one to four dots or small marks on empty paper,
+      at least 5 pixels from all strokes and labels; neither in target nor graph.
 
   Returns:
     {'image': the rough drawing, 'target': the clean one, both `[B, side, side, 1]`
@@ -744,38 +967,36 @@ def sample(
   noise = as_range('noise', noise, lowest=0)
   background = as_range('background', background, lowest=0, highest=0.9)
   aliased = as_range('aliased', aliased, lowest=0, highest=1)[0]
+  double = as_range('double', double, lowest=0, highest=1)
+  labels = as_range('labels', labels, lowest=0, highest=1)[0]
+  distractors = as_range('distractors', distractors, lowest=0, highest=1)[0]
   num_chords = capacity + 8
   unit = side / 64  # pixels of this canvas in one pixel of the options
 
   def layout(key):
     """Chords of one canvas, those that exist, and how they lie."""
-    u_key, first_key, second_key = jax.random.split(key, 3)
-    u = jax.random.uniform(u_key, (3,))
-    two = u[0] < pieces
-    limit = 1 - margin
-    cut = limit * 0.3 * _signed(u[1])
-    # The first drawing is left of or above the cut, the second beyond it.
-    sideways = jnp.where(u[2] < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
-    low, high = jnp.full(2, -limit), jnp.full(2, limit)
-    first_high = jnp.where(two & (sideways > 0), cut - min_gap, high)
-    second_low = jnp.where(sideways > 0, cut + min_gap, low)
+    u_key, *keys = jax.random.split(key, 1 + _DRAWINGS)
+    u = jax.random.uniform(u_key, (6,))
+    # Of several drawings, half are two, a quarter three and a quarter four.
+    share = u[0] / max(pieces, 1e-6)
+    num = 4 - jnp.sum(share >= np.array([0.25, 0.5, 1.0]))
+    lows, highs = _boxes(u[1:], limit=1 - margin, min_gap=min_gap)
     whole = jnp.asarray(fill, jnp.float32)
-    half = jnp.maximum(whole, 0.7)  # a half is small enough
-    boxes = jnp.stack(
-      [
-        jnp.stack([low, first_high, jnp.where(two, half, whole)]),
-        jnp.stack([second_low, high, half]),
-      ]
+    part = jnp.maximum(whole, 0.7)  # a part is small enough
+    filled = jnp.broadcast_to(jnp.where(num > 1, part, whole), (_DRAWINGS, 2))
+    boxes = jnp.stack([lows[num - 1], highs[num - 1], filled], axis=1)
+    first_weights = jnp.where(num > 1, second_weights, weights)
+    further = [jnp.asarray(second_weights)] * (_DRAWINGS - 1)
+    points, count, smooth, bonds = jax.vmap(
+      functools.partial(_one_drawing, min_gap=min_gap)
+    )(jnp.stack(keys), jnp.stack([first_weights, *further]), boxes)
+    count = jnp.where((np.arange(_DRAWINGS) < num)[:, None], count, 0)
+    bonds = bonds.reshape(-1)
+    # A molecule has no slight bends, only small ones.
+    points, count = _straighten(
+      points.reshape(-1, _POINTS, 2), count.reshape(-1), jnp.where(bonds, 0.0, flat)
     )
-    first_weights = jnp.where(two, second_weights, weights)
-    points, count, smooth = jax.vmap(_one_drawing)(
-      jnp.stack([first_key, second_key]),
-      jnp.stack([first_weights, jnp.asarray(second_weights)]),
-      boxes,
-    )
-    count = jnp.where(jnp.stack([jnp.ones((), bool), two])[:, None], count, 0)
-    points, count = _straighten(points.reshape(-1, _POINTS, 2), count.reshape(-1), flat)
-    chords = _chords(points, count, smooth.reshape(-1))
+    chords = _chords(points, count, smooth.reshape(-1), bonds)
     exists, chords = _take_first(chords['valid'], num_chords, chords)
     relations = _relations(chords['start'], chords['end'])
     taken = _select(chords, exists, relations, capacity=capacity, min_gap=min_gap)
@@ -788,16 +1009,150 @@ def sample(
     space = jnp.where(separate, relations['nearest'], 2.0).min()
     return chords, taken, graph, jnp.minimum(shortest, space)
 
-  def rough(key, chords, taken, room):
+  def double_lines(chords, taken, room, share, spread, w):
+    """Chords that are drawn double, and where their second lines run.
+
+    Returns:
+      exists `[D]` bool, index of the chord `[D]`, start and end `[D, 2]` of the second
+      line in coordinate units, and the distance [] between both lines.
+    """
+    index = np.arange(num_chords)
+    chosen = taken & chords['bond'] & (w[:, 0] < share)
+    exists, index = _take_first(chosen, min(_DOUBLES, num_chords), index)
+    edge = (chords['end'] - chords['start'])[index]
+    length = jnp.maximum(jnp.linalg.norm(edge, axis=-1, keepdims=True), 1e-6)
+    unit_edge = edge / length
+    # Nearer than any two strokes, lest they be taken for each other.
+    apart = jnp.minimum(min_gap * (0.65 + 0.45 * spread), 0.7 * room)
+    inner = jnp.where(chords['inner'] == 0, 1.0, chords['inner'])
+    inner = (inner * jnp.where(w[:, 1] < 0.15, -1, 1))[index]
+    normal = jnp.stack([-unit_edge[:, 1], unit_edge[:, 0]], axis=-1)
+    shift = apart * inner[:, None] * normal
+    # Second lines of neighbours in a hexagon would meet at this distance from its ends.
+    shorter = jnp.minimum(0.6 * apart + 0.1 * w[index, 2:3] * length, 0.35 * length)
+    start = chords['start'][index] + shift + shorter * unit_edge
+    end = chords['end'][index] + shift - shorter * unit_edge
+    return exists, index, start, end, apart
+
+  def labelled_nodes(graph, chords, taken, share, u, w):
+    """Nodes with a label: exists `[S]`, places `[S, 2]`, radius `[S]` of the disc."""
+    nodes, edge = graph.nodes, graph.edge_prob > 0
+    apart = jnp.linalg.norm(nodes[:, None] - nodes[None], axis=-1)
+    shortest = jnp.where(edge, apart, jnp.inf).min(axis=1)
+    far = _segment_distance(nodes, chords['start'], chords['end'])
+    others = jnp.where(taken[None] & (far >= _TOUCH), far, jnp.inf).min(axis=1)
+    radius = jnp.minimum((0.35 + 0.15 * w[:, 0]) * shortest, 4.5 / 32)
+    radius = jnp.minimum(radius, 0.8 * others)
+    readable = (graph.node_prob > 0) & (radius >= 1.5 / 32)
+    few = jnp.sum(edge, axis=1) <= 2
+    score = jnp.where(readable, w[:, 1] + few, -1.0)
+    # Never two neighbours: the line between them would be gone.
+    beaten = jnp.any(edge & (score[None] > score[:, None]), axis=1)
+    score = jnp.where(beaten, -1.0, score)
+    most = min(_LABELS, capacity)
+    best, index = jax.lax.top_k(score, most)
+    exists = (best >= 0) & (np.arange(most) < _integer(u[1], 1, most)) & (u[0] < share)
+    return exists, nodes[index], jnp.where(exists, radius[index], 0.0)
+
+  def distractor_places(start, end, thickness, u, w):
+    """Places on empty paper: exists `[F]`, places `[F, 2]`, radius `[F]`.
+
+    Args:
+      start: `[A, 2]` of what is drawn, in coordinate units.
+      end: `[A, 2]`.
+      thickness: `[A]`, how far that may reach to its sides; -inf for what is absent.
+      u: `[2]` uniform numbers.
+      w: `[C, 3]` uniform numbers.
+    """
+    places = 0.92 * _signed(w[:, :2])
+    radius = (0.8 + 1.7 * w[:, 2]) / 32
+    far = _segment_distance(places, start, end) - thickness[None]
+    free = far.min(axis=1) - radius > 5 / 32
+    exists, (places, radius) = _take_first(free, _DISTRACTORS, (places, radius))
+    exists = exists & (np.arange(_DISTRACTORS) < _integer(u[1], 1, _DISTRACTORS))
+    return exists & (u[0] < distractors), places, radius
+
+  def add_glyphs(
+    ink, exists, places, radius, letter, w, *, width, ink_level, aliased, warp
+  ):
+    """Draws labels, on erased discs, and distractors.
+
+    Each is drawn on a small square of pixels of its own.
+
+    Args:
+      ink: `[side, side]`.
+      exists: `[S]` bool.
+      places: `[S, 2]` middles in pixels.
+      radius: `[S]` pixels.
+      letter: `[S]` bool: a label.
+      w: `[S, 10]` uniform numbers.
+      width: [] of the lines, pixels.
+      ink_level: [] in [0, 1].
+      aliased: [] bool.
+      warp: function of rows and columns in pixels to the shifts of x and y.
+
+    Returns:
+      `[side, side]`.
+    """
+    size = int(np.ceil(2 * (4.5 + 1) * unit)) + 2
+    corner = jnp.floor(places).astype(jnp.int32) - size // 2
+    columns, rows = (corner[:, i, None] + np.arange(size)[None] for i in (0, 1))
+
+    def one(exists, place, radius, letter, w, column, row):
+      shift_x, shift_y = warp(row + 0.5, column + 0.5)
+      x = (column + 0.5)[None, :] + shift_x[:, None]
+      y = (row + 0.5)[:, None] + shift_y[None, :]
+      start, end, slope0, slope1, present = _glyph(w, letter)
+      dot = ~letter & (w[8] < 0.5)
+      # A letter is about as high as its disc; a dot is a very short stroke.
+      high = jnp.where(letter, 0.72 * radius, jnp.where(dot, 0.05, 0.8 * radius))
+      wide = jnp.minimum(width, jnp.maximum(0.45 * radius, 0.4 * unit))
+      wide = jnp.where(dot, (0.5 + 0.9 * w[9]) * radius, wide)
+      strokes = drawing.curves_ink(
+        place[None] + high * start,
+        place[None] + high * end,
+        slope0,
+        slope1,
+        jnp.broadcast_to(wide, (_GLYPH_STROKES,)),
+        jnp.where(present & exists, ink_level, 0.0),
+        gap_at=jnp.zeros(_GLYPH_STROKES),
+        gap_half_px=jnp.full(_GLYPH_STROKES, -1.0),
+        aliased=aliased,
+        x=x,
+        y=y,
+      )
+      far = jnp.sqrt((x - place[0]) ** 2 + (y - place[1]) ** 2)
+      disc = drawing.line_ink(far, 2 * radius, aliased)
+      return jnp.where(exists & letter, disc, 0.0), strokes
+
+    disc, strokes = jax.vmap(one)(exists, places, radius, letter, w, columns, rows)
+    # An index below 0 would count from the end.
+    rows, columns = (jnp.where(i < 0, side, i) for i in (rows, columns))
+    at = ink.at[rows[:, :, None], columns[:, None, :]]
+    ink = at.min(1 - disc, mode='drop')
+    return ink.at[rows[:, :, None], columns[:, None, :]].max(strokes, mode='drop')
+
+  def rough(key, chords, taken, graph, room):
     """The sloppy drawing `[side, side]` of the chords."""
     number_key, noise_key = jax.random.split(key)
-    numbers = jax.random.uniform(number_key, (16 + num_chords * 10,))
-    u, w = numbers[:16], numbers[16:].reshape(num_chords, 10)
+    sizes = (24, num_chords * 12, capacity * 2, 24 * 3, (_LABELS + _DISTRACTORS) * 10)
+    numbers = jax.random.uniform(number_key, (sum(sizes),))
+    u, w, label_w, place_w, glyph_w = jnp.split(numbers, np.cumsum(sizes)[:-1])
+    w, label_w = w.reshape(num_chords, 12), label_w.reshape(capacity, 2)
+    place_w, glyph_w = place_w.reshape(-1, 3), glyph_w.reshape(-1, 10)
     pick = drawing.pick
+    molecule = jnp.any(taken & chords['bond'])
 
     widest = jnp.maximum(line_width[0], 32 * room / 2)  # pixels of 64
     width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
     width = jnp.minimum(width, widest)
+    if double[1] > 0:
+      doubled, of_chord, start2, end2, apart = double_lines(
+        chords, taken, room, pick(u[15], double), u[16], w[:, 9:]
+      )
+      # There is paper between the two lines.
+      thin = jnp.maximum(line_width[0], 0.6 * 32 * apart)
+      width = jnp.where(jnp.any(doubled), jnp.minimum(width, thin), width)
     uneven = pick(u[1], pressure)
     widths = unit * width * (1 + uneven * _signed(w[:, 0]))
     inks = pick(u[2], contrast) * (1 - uneven * w[:, 1])
@@ -830,19 +1185,66 @@ def sample(
     shift_x = amplitude * jnp.sin(cycles[0] * pixel + 2 * np.pi * u[9])  # by row
     shift_y = amplitude * jnp.sin(cycles[1] * pixel + 2 * np.pi * u[10])  # by column
 
+    aliased_here = u[11] < aliased
+    present = taken
+    if double[1] > 0:
+      start, end = jnp.concatenate([start, start2]), jnp.concatenate([end, end2])
+
+      def repeated(a, missing=None):
+        second = a[of_chord] if missing is None else jnp.full(of_chord.shape, missing)
+        return jnp.concatenate([a, second])
+
+      slope0, slope1 = repeated(slope0), repeated(slope1)
+      widths, inks = repeated(widths), repeated(inks)
+      gap_at, gap_half = repeated(gap_at), repeated(gap_half, -1.0)
+      present = jnp.concatenate([taken, doubled])
+
     ink = drawing.curves_ink(
       (start + 1) * (side / 2),
       (end + 1) * (side / 2),
       slope0,
       slope1,
       widths,
-      jnp.where(taken, inks, 0.0),
+      jnp.where(present, inks, 0.0),
       gap_at=gap_at,
       gap_half_px=gap_half,
-      aliased=u[11] < aliased,
+      aliased=aliased_here,
       x=pixel[None, :] + shift_x[:, None],
       y=pixel[:, None] + shift_y[None, :],
     )
+
+    marks = []  # exists, places, radius, and whether they are letters
+    if labels > 0:
+      share = jnp.where(molecule, min(5 * labels, 1.0), labels)
+      found = labelled_nodes(graph, chords, taken, share, u[17:19], label_w)
+      marks.append((*found, jnp.ones(found[0].shape, bool)))
+    if distractors > 0:
+      # A bent stroke leaves its chord by no more than 4/27 of its slopes.
+      bow = jnp.linalg.norm(end - start, axis=-1) * (jnp.abs(slope0) + jnp.abs(slope1))
+      thickness = 0.15 * bow + widths / side
+      thickness = jnp.where(present, thickness, -jnp.inf)
+      for _, places, radius, _ in marks:
+        start, end = jnp.concatenate([start, places]), jnp.concatenate([end, places])
+        thickness = jnp.concatenate([thickness, radius])
+      found = distractor_places(start, end, thickness, u[19:21], place_w)
+      marks.append((*found, jnp.zeros(found[0].shape, bool)))
+    if marks:
+      exists, places, radius, letter = map(jnp.concatenate, zip(*marks, strict=True))
+      ink = add_glyphs(
+        ink,
+        exists,
+        (places + 1) * (side / 2),
+        radius * (side / 2),
+        letter,
+        glyph_w[: exists.shape[0]],
+        width=unit * width,
+        ink_level=pick(u[2], contrast),
+        aliased=aliased_here,
+        warp=lambda rows, columns: (
+          amplitude * jnp.sin(cycles[0] * rows + 2 * np.pi * u[9]),
+          amplitude * jnp.sin(cycles[1] * columns + 2 * np.pi * u[10]),
+        ),
+      )
     if blur[1] > 0:
       ink = _blur(ink, pick(u[12], blur))
     level = pick(u[13] ** 2, background)
@@ -854,7 +1256,7 @@ def sample(
   def one(key):
     layout_key, rough_key = jax.random.split(key)
     chords, taken, graph, room = layout(layout_key)
-    image = rough(rough_key, chords, taken, room)
+    image = rough(rough_key, chords, taken, graph, room)
     # Absent chords become a point far outside.
     keep = taken[:, None]
     distance = drawing.distance(
