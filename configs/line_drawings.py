@@ -1,6 +1,6 @@
 """Line drawings of many kinds to graphs, without labels: the weights that ship.
 
-  --config=configs/line_drawings.py            64 px, 20 proposals in training, 40 later
+  --config=configs/line_drawings.py        128 px, 28 proposals in training, 64 later
 
 Rough strokes are the input and the same strokes, clean, are what is reconstructed; no
 graph is used. Variants: `base`, `smoke` (tests).
@@ -18,25 +18,48 @@ def get_config(variant='base'):
       f'line_drawings has the variants {", ".join(VARIANTS)}; got {variant!r}.'
     )
   c = simple_shapes.get_config('smoke' if variant == 'smoke' else 'base')
-  c.data = dict(source='strokes', side=64, capacity=16)
-  c.method.capacity = 20
+  # At 64 px the atoms of a molecule or the joints of a character lie closer together
+  # than two proposals may.
+  c.data = dict(
+    source='strokes',
+    side=128,
+    capacity=24,
+    min_gap=0.06,
+    line_width=(0.7, 4.5),
+    fill=(0.35, 1.0),
+    target_width=1.25,
+    # Scans show thin lines much fainter than thick ones.
+    pressure=(0.0, 0.6),
+    contrast=(0.25, 1.0),
+    bend=(0.0, 0.35),
+    pieces=0.35,
+  )
+  c.batch_size = 16
+  c.method.canonical_form.side = 128
+  c.method.capacity = 28
   # More than in training, where every pair of nodes costs time.
-  c.method.predict_capacity = 40
+  c.method.predict_capacity = 64
   c.method.nodes.width = 40
   c.method.nodes.blocks = 5
   # Nodes of real drawings stand close together.
   c.method.nodes.min_distance = 3.5
-  c.method.edges.hidden = 48
-  c.method.renderer.max_edges = 28
-  c.method.fit.max_edges = 48
-  # A third of what three shapes bear: an edge is a smaller part of these drawings, and
+  # Wide enough to see that a stroke bows beside the straight line between two nodes.
+  c.method.edges.along = 24
+  c.method.edges.across = 5
+  c.method.edges.spread = 4.0
+  c.method.edges.hidden = 64
+  c.method.renderer.max_edges = 40
+  c.method.fit.max_edges = 64
+  c.method.loss.scales = 5
+  # A tenth of what three shapes bear: an edge is a smaller part of these drawings, and
   # costs beyond its share of the ink make it vanish.
-  c.method.loss.length_cost = 0.01
-  c.method.loss.edge_cost = 0.005
-  c.method.loss.node_cost = 0.005
+  c.method.loss.length_cost = 0.005
+  c.method.loss.edge_cost = 0.002
+  c.method.loss.node_cost = 0.002
   c.eval.capacities = ()
   if variant == 'base':
-    c.train_steps = 4000
-    c.eval_every = c.checkpoint_every = 1000
-    c.panel_every = 1000
+    c.train_steps = 14_000
+    c.optim.lr = 1.5e-3
+    c.eval.num_images = 200
+    c.eval_every = c.checkpoint_every = c.panel_every = 1000
   return c
