@@ -38,6 +38,7 @@ _DRAWINGS = 4  # most drawings on one canvas
 _DOUBLES = 8  # most chords of one canvas that are drawn double
 _LABELS = 4  # most labels of one canvas
 _DISTRACTORS = 4  # most distractors of one canvas
+_NUMBERS = _STROKES * _POINTS * 4 + 16  # uniform numbers that make one drawing
 _GLYPH_STROKES = 3  # most strokes of a label or a distractor
 _TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
 _MIN_SINE = float(np.sin(np.deg2rad(20)))  # flattest angle at a joint or crossing
@@ -348,7 +349,7 @@ def _molecule(v):
     valid = np.arange(_POINTS - 1)[None] < (counts - 1)[:, None]
     ends = jnp.stack([start, end])  # [2, L, K-1, 2]
     away = jnp.stack([end - start, start - end]).reshape(-1, 2)
-    met = jnp.linalg.norm(ends - place, axis=-1) < 0.01
+    met = jnp.linalg.norm(ends - place[None, None, None], axis=-1) < 0.01
     met = (met & valid[None]).reshape(-1)
     degree = jnp.sum(met)
     total = jnp.sum(jnp.where(met[:, None], away, 0.0), axis=0)
@@ -459,14 +460,18 @@ def _place(points, count, u, *, upright, aspect, shear, box, least):
   return factor * (points - low[None, None]) + shift[None, None]
 
 
-def _one_drawing(key, weights, box, *, min_gap):
+def _one_drawing(numbers, weights, box, *, min_gap):
   """Strokes of one drawing.
+
+  Args:
+    numbers: `[_NUMBERS]` uniform.
+    weights: `[K]` of the kinds.
+    box: `[3, 2]`, see `_place`.
+    min_gap: see `sample`.
 
   Returns:
     points `[L, K, 2]`, count `[L]`, smooth `[L]`, and whether it is a molecule `[L]`.
   """
-  # One draw for all numbers: every call of the generator takes long to compile.
-  numbers = jax.random.uniform(key, (_STROKES * _POINTS * 4 + 16,))
   u, v = numbers[16:].reshape(_STROKES, _POINTS, 4), numbers[:16]
   share = jnp.cumsum(weights) / jnp.sum(weights)
   kind = jnp.minimum(jnp.sum(v[15] >= share), len(KINDS) - 1)
@@ -848,6 +853,163 @@ def _glyph(u, letter):
   return grid[first], grid[second], bow, -bow, present
 
 
+def _double_lines(chords, taken, room, share, spread, w, *, min_gap):
+  """Chords that are drawn double, and where their second lines run.
+
+  Args:
+    chords: dict of `[M, ...]`, see `_chords`.
+    taken: `[M]` bool.
+    room: [] length of the shortest edge, or the least space between strokes.
+    share: [] in [0, 1], of the bonds that are drawn double.
+    spread: [] uniform number.
+    w: `[M, 3]` uniform numbers.
+    min_gap: see `sample`.
+
+  Returns:
+    exists `[D]` bool, index of the chord `[D]`, start and end `[D, 2]` of the second
+    line in coordinate units, and the distance [] between both lines.
+  """
+  num_chords = taken.shape[0]
+  index = np.arange(num_chords)
+  chosen = taken & chords['bond'] & (w[:, 0] < share)
+  exists, index = _take_first(chosen, min(_DOUBLES, num_chords), index)
+  edge = (chords['end'] - chords['start'])[index]
+  length = jnp.maximum(jnp.linalg.norm(edge, axis=-1, keepdims=True), 1e-6)
+  unit_edge = edge / length
+  # Nearer than any two strokes, lest they be taken for each other.
+  apart = jnp.minimum(min_gap * (0.65 + 0.45 * spread), 0.7 * room)
+  inner = jnp.where(chords['inner'] == 0, 1.0, chords['inner'])
+  inner = (inner * jnp.where(w[:, 1] < 0.15, -1, 1))[index]
+  normal = jnp.stack([-unit_edge[:, 1], unit_edge[:, 0]], axis=-1)
+  shift = apart * inner[:, None] * normal
+  # Second lines of neighbours in a hexagon would meet at this distance from its ends.
+  shorter = jnp.minimum(0.6 * apart + 0.1 * w[index, 2:3] * length, 0.35 * length)
+  start = chords['start'][index] + shift + shorter * unit_edge
+  end = chords['end'][index] + shift - shorter * unit_edge
+  return exists, index, start, end, apart
+
+
+def _labelled_nodes(graph, chords, taken, share, u, w):
+  """Nodes with a label.
+
+  Args:
+    graph: true `Graph` of capacity N.
+    chords: dict of `[M, ...]`, see `_chords`.
+    taken: `[M]` bool.
+    share: [] in [0, 1], of images with labels.
+    u: `[2]` uniform numbers.
+    w: `[N, 2]` uniform numbers.
+
+  Returns:
+    exists `[S]` bool, places `[S, 2]`, and the radius of the disc `[S]`, all in
+    coordinate units.
+  """
+  nodes, edge = graph.nodes, graph.edge_prob > 0
+  apart = jnp.linalg.norm(nodes[:, None] - nodes[None], axis=-1)
+  shortest = jnp.where(edge, apart, jnp.inf).min(axis=1)
+  far = _segment_distance(nodes, chords['start'], chords['end'])
+  others = jnp.where(taken[None] & (far >= _TOUCH), far, jnp.inf).min(axis=1)
+  radius = jnp.minimum((0.35 + 0.15 * w[:, 0]) * shortest, 4.5 / 32)
+  radius = jnp.minimum(radius, 0.8 * others)
+  readable = (graph.node_prob > 0) & (radius >= 1.5 / 32)
+  few = jnp.sum(edge, axis=1) <= 2
+  score = jnp.where(readable, w[:, 1] + few, -1.0)
+  # Never two neighbours: the line between them would be gone.
+  beaten = jnp.any(edge & (score[None] > score[:, None]), axis=1)
+  score = jnp.where(beaten, -1.0, score)
+  most = min(_LABELS, graph.capacity)
+  best, index = jax.lax.top_k(score, most)
+  exists = (best >= 0) & (np.arange(most) < _integer(u[1], 1, most)) & (u[0] < share)
+  return exists, nodes[index], jnp.where(exists, radius[index], 0.0)
+
+
+def _distractor_places(start, end, thickness, share, u, w):
+  """Places on empty paper: exists `[F]`, places `[F, 2]`, radius `[F]`.
+
+  Args:
+    start: `[A, 2]` of what is drawn, in coordinate units.
+    end: `[A, 2]`.
+    thickness: `[A]`, how far that may reach to its sides; -inf for what is absent.
+    share: [] in [0, 1], of images with distractors.
+    u: `[2]` uniform numbers.
+    w: `[C, 3]` uniform numbers.
+  """
+  places = 0.92 * _signed(w[:, :2])
+  radius = (0.8 + 1.7 * w[:, 2]) / 32
+  far = _segment_distance(places, start, end) - thickness[None]
+  free = far.min(axis=1) - radius > 5 / 32
+  exists, (places, radius) = _take_first(free, _DISTRACTORS, (places, radius))
+  exists = exists & (np.arange(_DISTRACTORS) < _integer(u[1], 1, _DISTRACTORS))
+  return exists & (u[0] < share), places, radius
+
+
+def _add_glyphs(
+  ink, exists, places, radius, letter, w, *, width, ink_level, aliased, warp
+):
+  """Draws labels, on erased discs, and distractors.
+
+  Each is drawn on a small square of pixels of its own: over the whole canvas they would
+  cost as much as the strokes.
+
+  Args:
+    ink: `[side, side]`.
+    exists: `[S]` bool.
+    places: `[S, 2]` middles in pixels.
+    radius: `[S]` pixels.
+    letter: `[S]` bool: a label.
+    w: `[S, 10]` uniform numbers.
+    width: [] of the lines, pixels.
+    ink_level: [] in [0, 1].
+    aliased: [] bool.
+    warp: function of rows and columns in pixels to the shifts of x and y.
+
+  Returns:
+    `[side, side]`.
+  """
+  side = ink.shape[0]
+  unit = side / 64
+  size = int(np.ceil(2 * (4.5 + 1) * unit)) + 2
+  corner = jnp.floor(places).astype(jnp.int32) - size // 2
+  columns, rows = (corner[:, i, None] + np.arange(size)[None] for i in (0, 1))
+
+  def one(exists, place, radius, letter, w, column, row):
+    shift_x, shift_y = warp(row + 0.5, column + 0.5)
+    x = (column + 0.5)[None, :] + shift_x[:, None]
+    y = (row + 0.5)[:, None] + shift_y[None, :]
+    start, end, slope0, slope1, present = _glyph(w, letter)
+    dot = ~letter & (w[8] < 0.5)
+    # A letter is about as high as its disc; a dot is a very short stroke.
+    high = jnp.where(letter, 0.66 * radius, jnp.where(dot, 0.05, 0.8 * radius))
+    wide = jnp.minimum(width, 0.35 * radius)
+    wide = jnp.where(dot, (0.5 + 0.9 * w[9]) * radius, wide)
+    strokes = drawing.curves_ink(
+      place[None] + high * start,
+      place[None] + high * end,
+      slope0,
+      slope1,
+      jnp.broadcast_to(wide, (_GLYPH_STROKES,)),
+      jnp.where(present & exists, ink_level, 0.0),
+      gap_at=jnp.zeros(_GLYPH_STROKES),
+      gap_half_px=jnp.full(_GLYPH_STROKES, -1.0),
+      aliased=aliased,
+      x=x,
+      y=y,
+    )
+    far = jnp.sqrt((x - place[0]) ** 2 + (y - place[1]) ** 2)
+    disc = drawing.line_ink(far, 2 * radius, aliased)
+    return jnp.where(exists & letter, disc, 0.0), strokes
+
+  disc, strokes = jax.vmap(one)(exists, places, radius, letter, w, columns, rows)
+  # An index below 0 would count from the end.
+  rows, columns = (jnp.where(i < 0, side, i) for i in (rows, columns))
+  at = ink.at[rows[:, :, None], columns[:, None, :]]
+  ink = at.min(1 - disc, mode='drop')
+  return ink.at[rows[:, :, None], columns[:, None, :]].max(strokes, mode='drop')
+
+
+# Numbers that make the drawing rough: of the image, of each chord, of each node, of 24
+
+
 def sample(
   key,
   batch_size,
@@ -973,10 +1135,9 @@ def sample(
   num_chords = capacity + 8
   unit = side / 64  # pixels of this canvas in one pixel of the options
 
-  def layout(key):
-    """Chords of one canvas, those that exist, and how they lie."""
-    u_key, *keys = jax.random.split(key, 1 + _DRAWINGS)
-    u = jax.random.uniform(u_key, (6,))
+  def layout(numbers):
+    """Chords of one canvas, which are taken, the graph, and the room of a line."""
+    u, numbers = numbers[:6], numbers[6:].reshape(_DRAWINGS, _NUMBERS)
     # Of several drawings, half are two, a quarter three and a quarter four.
     share = u[0] / max(pieces, 1e-6)
     num = 4 - jnp.sum(share >= np.array([0.25, 0.5, 1.0]))
@@ -989,7 +1150,7 @@ def sample(
     further = [jnp.asarray(second_weights)] * (_DRAWINGS - 1)
     points, count, smooth, bonds = jax.vmap(
       functools.partial(_one_drawing, min_gap=min_gap)
-    )(jnp.stack(keys), jnp.stack([first_weights, *further]), boxes)
+    )(numbers, jnp.stack([first_weights, *further]), boxes)
     count = jnp.where((np.arange(_DRAWINGS) < num)[:, None], count, 0)
     bonds = bonds.reshape(-1)
     # A molecule has no slight bends, only small ones.
@@ -1009,134 +1170,12 @@ def sample(
     space = jnp.where(separate, relations['nearest'], 2.0).min()
     return chords, taken, graph, jnp.minimum(shortest, space)
 
-  def double_lines(chords, taken, room, share, spread, w):
-    """Chords that are drawn double, and where their second lines run.
+  # Numbers that make the drawing rough: of the image, of every chord, of every node, of
+  # 24 places for distractors, of every glyph.
+  sizes = (24, num_chords * 12, capacity * 2, 24 * 3, (_LABELS + _DISTRACTORS) * 10)
 
-    Returns:
-      exists `[D]` bool, index of the chord `[D]`, start and end `[D, 2]` of the second
-      line in coordinate units, and the distance [] between both lines.
-    """
-    index = np.arange(num_chords)
-    chosen = taken & chords['bond'] & (w[:, 0] < share)
-    exists, index = _take_first(chosen, min(_DOUBLES, num_chords), index)
-    edge = (chords['end'] - chords['start'])[index]
-    length = jnp.maximum(jnp.linalg.norm(edge, axis=-1, keepdims=True), 1e-6)
-    unit_edge = edge / length
-    # Nearer than any two strokes, lest they be taken for each other.
-    apart = jnp.minimum(min_gap * (0.65 + 0.45 * spread), 0.7 * room)
-    inner = jnp.where(chords['inner'] == 0, 1.0, chords['inner'])
-    inner = (inner * jnp.where(w[:, 1] < 0.15, -1, 1))[index]
-    normal = jnp.stack([-unit_edge[:, 1], unit_edge[:, 0]], axis=-1)
-    shift = apart * inner[:, None] * normal
-    # Second lines of neighbours in a hexagon would meet at this distance from its ends.
-    shorter = jnp.minimum(0.6 * apart + 0.1 * w[index, 2:3] * length, 0.35 * length)
-    start = chords['start'][index] + shift + shorter * unit_edge
-    end = chords['end'][index] + shift - shorter * unit_edge
-    return exists, index, start, end, apart
-
-  def labelled_nodes(graph, chords, taken, share, u, w):
-    """Nodes with a label: exists `[S]`, places `[S, 2]`, radius `[S]` of the disc."""
-    nodes, edge = graph.nodes, graph.edge_prob > 0
-    apart = jnp.linalg.norm(nodes[:, None] - nodes[None], axis=-1)
-    shortest = jnp.where(edge, apart, jnp.inf).min(axis=1)
-    far = _segment_distance(nodes, chords['start'], chords['end'])
-    others = jnp.where(taken[None] & (far >= _TOUCH), far, jnp.inf).min(axis=1)
-    radius = jnp.minimum((0.35 + 0.15 * w[:, 0]) * shortest, 4.5 / 32)
-    radius = jnp.minimum(radius, 0.8 * others)
-    readable = (graph.node_prob > 0) & (radius >= 1.5 / 32)
-    few = jnp.sum(edge, axis=1) <= 2
-    score = jnp.where(readable, w[:, 1] + few, -1.0)
-    # Never two neighbours: the line between them would be gone.
-    beaten = jnp.any(edge & (score[None] > score[:, None]), axis=1)
-    score = jnp.where(beaten, -1.0, score)
-    most = min(_LABELS, capacity)
-    best, index = jax.lax.top_k(score, most)
-    exists = (best >= 0) & (np.arange(most) < _integer(u[1], 1, most)) & (u[0] < share)
-    return exists, nodes[index], jnp.where(exists, radius[index], 0.0)
-
-  def distractor_places(start, end, thickness, u, w):
-    """Places on empty paper: exists `[F]`, places `[F, 2]`, radius `[F]`.
-
-    Args:
-      start: `[A, 2]` of what is drawn, in coordinate units.
-      end: `[A, 2]`.
-      thickness: `[A]`, how far that may reach to its sides; -inf for what is absent.
-      u: `[2]` uniform numbers.
-      w: `[C, 3]` uniform numbers.
-    """
-    places = 0.92 * _signed(w[:, :2])
-    radius = (0.8 + 1.7 * w[:, 2]) / 32
-    far = _segment_distance(places, start, end) - thickness[None]
-    free = far.min(axis=1) - radius > 5 / 32
-    exists, (places, radius) = _take_first(free, _DISTRACTORS, (places, radius))
-    exists = exists & (np.arange(_DISTRACTORS) < _integer(u[1], 1, _DISTRACTORS))
-    return exists & (u[0] < distractors), places, radius
-
-  def add_glyphs(
-    ink, exists, places, radius, letter, w, *, width, ink_level, aliased, warp
-  ):
-    """Draws labels, on erased discs, and distractors.
-
-    Each is drawn on a small square of pixels of its own.
-
-    Args:
-      ink: `[side, side]`.
-      exists: `[S]` bool.
-      places: `[S, 2]` middles in pixels.
-      radius: `[S]` pixels.
-      letter: `[S]` bool: a label.
-      w: `[S, 10]` uniform numbers.
-      width: [] of the lines, pixels.
-      ink_level: [] in [0, 1].
-      aliased: [] bool.
-      warp: function of rows and columns in pixels to the shifts of x and y.
-
-    Returns:
-      `[side, side]`.
-    """
-    size = int(np.ceil(2 * (4.5 + 1) * unit)) + 2
-    corner = jnp.floor(places).astype(jnp.int32) - size // 2
-    columns, rows = (corner[:, i, None] + np.arange(size)[None] for i in (0, 1))
-
-    def one(exists, place, radius, letter, w, column, row):
-      shift_x, shift_y = warp(row + 0.5, column + 0.5)
-      x = (column + 0.5)[None, :] + shift_x[:, None]
-      y = (row + 0.5)[:, None] + shift_y[None, :]
-      start, end, slope0, slope1, present = _glyph(w, letter)
-      dot = ~letter & (w[8] < 0.5)
-      # A letter is about as high as its disc; a dot is a very short stroke.
-      high = jnp.where(letter, 0.72 * radius, jnp.where(dot, 0.05, 0.8 * radius))
-      wide = jnp.minimum(width, jnp.maximum(0.45 * radius, 0.4 * unit))
-      wide = jnp.where(dot, (0.5 + 0.9 * w[9]) * radius, wide)
-      strokes = drawing.curves_ink(
-        place[None] + high * start,
-        place[None] + high * end,
-        slope0,
-        slope1,
-        jnp.broadcast_to(wide, (_GLYPH_STROKES,)),
-        jnp.where(present & exists, ink_level, 0.0),
-        gap_at=jnp.zeros(_GLYPH_STROKES),
-        gap_half_px=jnp.full(_GLYPH_STROKES, -1.0),
-        aliased=aliased,
-        x=x,
-        y=y,
-      )
-      far = jnp.sqrt((x - place[0]) ** 2 + (y - place[1]) ** 2)
-      disc = drawing.line_ink(far, 2 * radius, aliased)
-      return jnp.where(exists & letter, disc, 0.0), strokes
-
-    disc, strokes = jax.vmap(one)(exists, places, radius, letter, w, columns, rows)
-    # An index below 0 would count from the end.
-    rows, columns = (jnp.where(i < 0, side, i) for i in (rows, columns))
-    at = ink.at[rows[:, :, None], columns[:, None, :]]
-    ink = at.min(1 - disc, mode='drop')
-    return ink.at[rows[:, :, None], columns[:, None, :]].max(strokes, mode='drop')
-
-  def rough(key, chords, taken, graph, room):
+  def rough(numbers, noise_key, chords, taken, graph, room):
     """The sloppy drawing `[side, side]` of the chords."""
-    number_key, noise_key = jax.random.split(key)
-    sizes = (24, num_chords * 12, capacity * 2, 24 * 3, (_LABELS + _DISTRACTORS) * 10)
-    numbers = jax.random.uniform(number_key, (sum(sizes),))
     u, w, label_w, place_w, glyph_w = jnp.split(numbers, np.cumsum(sizes)[:-1])
     w, label_w = w.reshape(num_chords, 12), label_w.reshape(capacity, 2)
     place_w, glyph_w = place_w.reshape(-1, 3), glyph_w.reshape(-1, 10)
@@ -1147,8 +1186,8 @@ def sample(
     width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
     width = jnp.minimum(width, widest)
     if double[1] > 0:
-      doubled, of_chord, start2, end2, apart = double_lines(
-        chords, taken, room, pick(u[15], double), u[16], w[:, 9:]
+      doubled, of_chord, start2, end2, apart = _double_lines(
+        chords, taken, room, pick(u[15], double), u[16], w[:, 9:], min_gap=min_gap
       )
       # There is paper between the two lines.
       thin = jnp.maximum(line_width[0], 0.6 * 32 * apart)
@@ -1216,7 +1255,7 @@ def sample(
     marks = []  # exists, places, radius, and whether they are letters
     if labels > 0:
       share = jnp.where(molecule, min(5 * labels, 1.0), labels)
-      found = labelled_nodes(graph, chords, taken, share, u[17:19], label_w)
+      found = _labelled_nodes(graph, chords, taken, share, u[17:19], label_w)
       marks.append((*found, jnp.ones(found[0].shape, bool)))
     if distractors > 0:
       # A bent stroke leaves its chord by no more than 4/27 of its slopes.
@@ -1226,11 +1265,11 @@ def sample(
       for _, places, radius, _ in marks:
         start, end = jnp.concatenate([start, places]), jnp.concatenate([end, places])
         thickness = jnp.concatenate([thickness, radius])
-      found = distractor_places(start, end, thickness, u[19:21], place_w)
+      found = _distractor_places(start, end, thickness, distractors, u[19:21], place_w)
       marks.append((*found, jnp.zeros(found[0].shape, bool)))
     if marks:
       exists, places, radius, letter = map(jnp.concatenate, zip(*marks, strict=True))
-      ink = add_glyphs(
+      ink = _add_glyphs(
         ink,
         exists,
         (places + 1) * (side / 2),
@@ -1254,9 +1293,12 @@ def sample(
     return image
 
   def one(key):
-    layout_key, rough_key = jax.random.split(key)
-    chords, taken, graph, room = layout(layout_key)
-    image = rough(rough_key, chords, taken, graph, room)
+    number_key, noise_key = jax.random.split(key)
+    # One draw for all numbers: every call of the generator takes long to compile.
+    drawn = 6 + _DRAWINGS * _NUMBERS
+    numbers = jax.random.uniform(number_key, (drawn + sum(sizes),))
+    chords, taken, graph, room = layout(numbers[:drawn])
+    image = rough(numbers[drawn:], noise_key, chords, taken, graph, room)
     # Absent chords become a point far outside.
     keep = taken[:, None]
     distance = drawing.distance(

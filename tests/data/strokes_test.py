@@ -24,6 +24,9 @@ CLEAN = dict(
   aliased=0,
   line_width=2.0,
   target_width=2.0,
+  double=0,
+  labels=0,
+  distractors=0,
 )
 
 
@@ -194,6 +197,141 @@ def test_smooth_strokes_follow_a_circle():
   np.testing.assert_allclose(chords['slope1'], slope, rtol=1e-2)
 
 
+def test_chords_of_a_molecule_have_one_length_and_the_angles_of_bonds():
+  options = dict(side=16, capacity=24, min_gap=0.06, pieces=0, flat=0.3)
+  batch = jax.jit(
+    lambda key: strokes.sample(key, 128, kinds={'molecule': 1}, **options)
+  )(jax.random.key(2))
+  graph = jax.tree.map(np.asarray, batch['graph'])
+  angles = []
+  for i in range(128):
+    senders, receivers = edges_of(graph, i)
+    edge = graph.nodes[i][receivers] - graph.nodes[i][senders]
+    length = np.linalg.norm(edge, axis=1)
+    assert len(length) and length.max() / length.min() < 1.005
+    # 6 degrees divide the angles of hexagons and pentagons and those between them.
+    heading = np.rad2deg(np.arctan2(edge[:, 1], edge[:, 0]))
+    turn = (heading - heading[0]) % 6
+    assert np.minimum(turn, 6 - turn).max() < 0.5
+    for n in range(graph.capacity):
+      around = graph.nodes[i][graph.edge_prob[i, n] > 0] - graph.nodes[i][n]
+      around = np.sort(np.rad2deg(np.arctan2(around[:, 1], around[:, 0])))
+      between = np.diff(around, append=around[:1] + 360)
+      angles.extend(np.minimum(between, 360 - between) if len(around) > 1 else [])
+  angles = np.array(angles)
+  # Inside of hexagons and chains, of pentagons, and beside those.
+  bonds = np.abs(angles[:, None] - [120, 108, 126, 132, 144]).min(axis=1) < 0.5
+  assert bonds.mean() > 0.98
+  assert np.mean(np.abs(angles - 120) < 0.5) > 0.5
+  num_nodes, num_edges = graph.node_prob.sum(axis=1), graph.edge_prob.sum((1, 2)) / 2
+  assert np.mean(num_edges - num_nodes >= 1) > 0.2  # two rings or more
+  assert np.median(num_nodes) >= 10
+
+
+BARE = dict(CLEAN, side=64, line_width=0.8, bend=(0.0, 0.25), overshoot=(0.0, 0.08))
+
+
+@pytest.mark.parametrize(
+  'without, added, least_share, most_share',
+  [
+    ((), (('double', 1),), 0.1, 0.5),
+    ((), (('labels', 0.1),), 0.08, 0.35),
+    ((('labels', 0.1),), (('labels', 0.1), ('distractors', 0.5)), 0.3, 0.6),
+  ],
+)
+def test_what_is_no_line_changes_the_image_only(
+  without, added, least_share, most_share
+):
+  before = draw(3, 256, **{**BARE, **dict(without)})
+  after = draw(3, 256, **{**BARE, **dict(added)})
+  chex.assert_trees_all_close(after['target'], before['target'], atol=1e-3)
+  chex.assert_trees_all_close(after['graph'], before['graph'], atol=1e-6)
+  # Images that are not drawn are what they are at 0.
+  difference = np.abs(after['image'] - before['image'])[..., 0]
+  changed = difference.max(axis=(1, 2)) > 1e-3
+  assert least_share < changed.mean() < most_share
+  pixels = pixel_centres(64)
+  graph = before['graph']
+  for i in np.nonzero(changed)[0]:
+    senders, receivers = edges_of(graph, i)
+    nodes = graph.nodes[i]
+    where = pixels[difference[i].ravel() > 0.01]
+    to_edge = distance(where, nodes[senders], nodes[receivers]).min(axis=1) * 32
+    if 'distractors' in dict(added):
+      ink = pixels[before['image'][i].ravel() > 0.01]
+      apart = np.linalg.norm(where[:, None] - ink[None], axis=-1).min() * 32
+      assert to_edge.min() > 5 and apart > 4  # one pixel for the borders
+    elif 'labels' in dict(added):
+      real = nodes[graph.node_prob[i] > 0]
+      to_node = np.linalg.norm(where[:, None] - real[None], axis=-1).min(axis=1) * 32
+      assert to_node.max() < 4.5 + 1
+      assert np.any(after['image'][i] < before['image'][i] - 0.2)  # the erased disc
+    else:
+      # Ink is only added: second lines, nearer than two strokes may be. A stroke may
+      # bow by another pixel.
+      assert np.all(after['image'][i] > before['image'][i] - 1e-3)
+      second = pixels[difference[i].ravel() > 0.4]
+      assert len(second)
+      to_edge = distance(second, nodes[senders], nodes[receivers]).min(axis=1) * 32
+      assert to_edge.max(initial=0) < 1.1 * 0.12 * 32 + 1
+
+
+def test_labels_cut_every_line_through_their_disc():
+  side, num = 128, 8
+  u = np.random.default_rng(0).uniform(size=(num, 10)).astype(np.float32)
+  x, y = np.meshgrid(np.arange(16, 128, 32), np.arange(32, 128, 64))
+  places = np.stack([x, y], axis=-1).reshape(num, 2) + np.float32(0.3)
+  radius = np.linspace(8, 9, num, dtype=np.float32)
+  letter = np.arange(num) != 3
+  exists = np.arange(num) != 5
+  draw_on = functools.partial(
+    jax.jit(strokes._add_glyphs, static_argnames='warp'),
+    exists=exists,
+    places=places,
+    radius=radius,
+    letter=letter,
+    w=u,
+    width=1.0,
+    ink_level=0.75,
+    aliased=False,
+    warp=lambda rows, columns: (0 * rows, 0 * columns),
+  )
+  black = np.asarray(draw_on(np.ones((side, side), np.float32)))
+  white = np.asarray(draw_on(np.zeros((side, side), np.float32)))
+  centres = (pixel_centres(side) + 1) * side / 2
+  far = np.linalg.norm(centres[:, None] - places[None], axis=-1).T
+  for s in range(num):
+    disc = black.ravel()[far[s] < radius[s] - 0.5]
+    rim = black.ravel()[np.abs(far[s] - (radius[s] - 0.6)) < 0.2]
+    mark = white.ravel()[far[s] < radius[s] + 0.5]
+    assert white.ravel()[(far[s] > radius[s] + 1) & (far[s] < 14)].max() == 0
+    if not exists[s]:
+      assert disc.min() == 1 and mark.max() == 0
+    elif not letter[s]:
+      assert disc.min() == 1 and mark.max() > 0.2
+    else:
+      # A closed ring without ink lies around the letter.
+      assert rim.max() < 0.11
+      assert disc.mean() < 0.3 and mark.max() > 0.5
+
+
+def test_parts_of_a_canvas_lie_apart():
+  u = jax.random.uniform(jax.random.key(0), (64, 6))
+  boxes = jax.vmap(functools.partial(strokes._boxes, limit=0.9, min_gap=0.1))(u)
+  lows, highs = (np.asarray(corner) for corner in boxes)  # [64, 4, 4, 2]
+  for num in range(1, 5):
+    low, high = lows[:, num - 1, :num], highs[:, num - 1, :num]
+    assert np.all(low >= -0.9 - 1e-6) and np.all(high <= 0.9 + 1e-6)
+    assert np.all(high - low > 0.4)
+    for a in range(num):
+      for b in range(a):
+        gap = np.maximum(low[:, a] - high[:, b], low[:, b] - high[:, a]).max(axis=-1)
+        assert np.all(gap > 0.2 - 1e-6)
+    # Two share the canvas by one cut, and each has the whole of the other axis.
+    widest = (high - low).max(axis=-1)
+    assert num > 2 or np.allclose(widest, 1.8)
+
+
 def test_a_seed_gives_the_same_images_and_another_seed_others():
   same = jitted(256, (('side', 32),))(jax.random.key(0))
   chex.assert_trees_all_equal(default_batch(), jax.tree.map(np.asarray, same))
@@ -229,6 +367,9 @@ def test_four_devices_draw_what_one_draws():
     (dict(min_gap=0), 'min_gap'),
     (dict(blur=0.5), 'blur'),
     (dict(gap=2), 'gap'),
+    (dict(double=2), 'double'),
+    (dict(labels=-1), 'labels'),
+    (dict(distractors=2), 'distractors'),
     (dict(wobble=2), "no option 'wobble'"),
   ],
 )
