@@ -3,12 +3,16 @@
   python -m benchmarks.real_drawings ARCHIVE.npz [ARCHIVE.npz ...] \\
       --output=results/real_drawings/shipped.json
 
-One setting for all archives, that of `img2graph predict`: nodes nearer than
-`predict.MERGE_RADIUS` are united, and crossings and joints of edges within
-`predict.PLANAR_TOLERANCE` become nodes. Each archive may name a part of it behind a
+One setting for all archives, that of `img2graph predict` (`decoding.decode` as it
+stands). Each archive may name a part of it behind a
 colon, for example `omniglot_graphs.npz:flag=simple` or
 `kanjivg_graphs.npz:max_p99=3,max_nodes=12` (see docs/archives.md). Scores are defined
 in docs/metrics.md.
+
+Settings are chosen on one half of an archive and judged on the other: `split=KEY` takes
+the half that is held out, with no group of KEY in both. KEY is a field of the archive
+(user, place, codepoint), `alphabet` (of Omniglot) or `block` (60 images in a row, where
+the file does not say what belongs together); `half=look` takes the half to look at.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 
 from img2graph import evaluation
 from img2graph import metrics
@@ -36,19 +41,39 @@ def parse_part(text):
   return path, {key: _NUMBERS.get(key, str)(value) for key, value in pairs}
 
 
+def load_part(text, spread):
+  """The `Archive` that 'PATH[:key=value,...]' names, and its options."""
+  path, options = parse_part(text)
+  chosen = dict(options)
+  key, half = chosen.pop('split', None), chosen.pop('half', 'held_out')
+  if half not in ('look', 'held_out'):
+    raise ValueError(f"half must be 'look' or 'held_out'; got {half!r}.")
+  if key is None:
+    return archives.load(path, spread=spread, **chosen), options
+  archive = archives.load(path, **chosen)
+  if key == 'block':
+    key = np.arange(len(archive)) // 60
+  elif key == 'alphabet':
+    alphabets = np.array([name.split('/')[0] for name in archive.info['chars']])
+    key = alphabets[archive.fields['char']]
+  look, held_out = archives.split(archive, key, fraction=0.5, seed=0)
+  archive = look if half == 'look' else held_out
+  if spread is not None and spread < len(archive):
+    archive = archive.take(np.arange(spread) * len(archive) // spread)
+  return archive, options
+
+
 def run(parts, *, weights_path, steps, spread, batch_size):
   """Rows `{'archive', 'part', 'refine', 'images_per_second', 'scores'}`."""
   method, variables, _ = weights.load_method(weights_path)
   variables = jax.device_put(variables)
   for text in parts:
-    path, options = parse_part(text)
-    archive = archives.load(path, spread=spread, **options)
+    archive, options = load_part(text, spread)
     for refine in steps:
       settings = dict(
         batch_size=batch_size,
         refine=refine,
-        merge_radius=predict.MERGE_RADIUS,
-        planar=predict.PLANAR_TOLERANCE,
+        decode=dict(tolerance=2 * predict.TOLERANCE),
       )
       few = archive.take(range(min(len(archive), batch_size)))
       evaluation.predict_archive(method, variables, few, **settings)  # Compiles.
@@ -56,7 +81,7 @@ def run(parts, *, weights_path, steps, spread, batch_size):
       predictions = evaluation.predict_archive(method, variables, archive, **settings)
       seconds = time.perf_counter() - begin
       row = {
-        'archive': pathlib.Path(path).stem,
+        'archive': pathlib.Path(parse_part(text)[0]).stem,
         'part': options,
         'images': len(archive),
         'refine': refine,
@@ -118,8 +143,7 @@ def main(argv=None):
     output.parent.mkdir(parents=True, exist_ok=True)
     report = {
       'weights': pathlib.Path(path).name,
-      'merge_radius': predict.MERGE_RADIUS,
-      'planar_tolerance': predict.PLANAR_TOLERANCE,
+      'tolerance': predict.TOLERANCE,
       'thresholds': metrics.THRESHOLDS,
       'code': record.code(),
       'versions': record.versions(),

@@ -166,7 +166,16 @@ def _parser():
     type=_fraction,
     default=0.5,
     metavar='P',
-    help='least probability of nodes and edges, in [0, 1) (default: 0.5)',
+    help='how probable an edge must be where the ink does not decide, in [0, 1)'
+    ' (default: 0.5)',
+  )
+  predict.add_argument(
+    '--tolerance',
+    type=_percent,
+    default=3.0,
+    metavar='PERCENT',
+    help='how far a straight edge may leave the curve it stands for, in percent of the'
+    ' longer side; the larger, the fewer nodes (default: 3)',
   )
   predict.add_argument(
     '--refine',
@@ -291,6 +300,7 @@ def _predict(arguments):
   found = predictor.stream(
     tagged,
     threshold=arguments.threshold,
+    tolerance=arguments.tolerance / 100,
     refine=arguments.refine,
     batch_size=batch_size,
   )
@@ -705,6 +715,10 @@ def _positive_float(text):
 
 def _fraction(text):
   return _number(text, float, 'a number from 0 to below 1', lambda v: 0 <= v < 1)
+
+
+def _percent(text):
+  return _number(text, float, 'a number from 0 to 100', lambda v: 0 <= v <= 100)
 
 
 if __name__ == '__main__':

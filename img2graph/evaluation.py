@@ -22,10 +22,10 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
+from img2graph import decoding
 from img2graph import files
 from img2graph import graph as graphs
 from img2graph import metrics
-from img2graph import planarity
 from img2graph.data import archives
 from img2graph.data import images as image_lib
 from img2graph.metrics import triplets
@@ -44,12 +44,18 @@ def _compiled_sample(sample):
 # Kept between calls: a training run evaluates many times and compiles once.
 @functools.lru_cache(maxsize=32)
 def _compiled_predict(method, refine, canonical_options, sharding):
-  """Jitted `(variables, images) -> canonical Graph` on the devices of a sharding."""
+  """Jitted `(variables, images) -> Graph` on the devices of a sharding.
+
+  The graphs are canonical; with `canonical_options` None they are as the method found
+  them, and their drawings `[B, S, S]` come with them.
+  """
 
   def predict(variables, images):
     graph = method.predict(variables, images)
     if refine:
       graph = method.refine(variables, images, graph, refine)
+    if canonical_options is None:
+      return graph, method.ink(images)
     return graphs.canonicalize(graph, **dict(canonical_options))
 
   if sharding is None:
@@ -69,7 +75,7 @@ def predict_graphs(
   merge_radius=0.02,
   contract_angle=None,
   contract_distance=None,
-  planar=None,
+  decode=None,
   sharding=None,
 ):
   """Predicts canonical graphs of images of one shape.
@@ -86,8 +92,8 @@ def predict_graphs(
     merge_radius: see `graph.canonicalize`, as the next two.
     contract_angle: degrees; None contracts nothing, as published scores want it.
     contract_distance: in [-1, 1] units.
-    planar: tolerance in [-1, 1] units within which crossings and joints of edges
-      become nodes, see `planarity.planarize`; None leaves the graph as it was found.
+    decode: options of `decoding.decode`, a dict, which then takes the place of
+      canonical form, as `img2graph predict` has it; None for published scores.
     sharding: `NamedSharding` of a batch over its leading axis; None for one device.
 
   Yields:
@@ -102,13 +108,16 @@ def predict_graphs(
     raise ValueError(f'refine must be 0 or more steps; got {refine}.')
   if refine and method.refine is None:
     raise ValueError('this method cannot refine its graphs; set refine to 0.')
+  if decode is not None and method.ink is None:
+    raise ValueError('this method has no line drawings to decode; set decode to None.')
   options = dict(
     threshold=threshold,
     merge_radius=merge_radius,
     contract_angle=contract_angle,
     contract_distance=contract_distance,
   )
-  run = _compiled_predict(method, refine, tuple(options.items()), sharding)
+  options = None if decode is not None else tuple(options.items())
+  run = _compiled_predict(method, refine, options, sharding)
   devices = 1
   if sharding is not None:
     devices = sharding.num_devices
@@ -125,17 +134,20 @@ def predict_graphs(
       # Every process holds the whole batch and gives its devices their parts.
       batch = jax.make_array_from_callback(batch.shape, sharding, batch.__getitem__)
     found = jax.tree.map(np.asarray, run(variables, batch))
-    # Canonical graphs keep probabilities below one half if the threshold is lower.
-    yield from _unbatched(found, len(group), threshold=0, planar=planar)
+    if decode is None:
+      # Canonical graphs keep probabilities below one half if the threshold is lower.
+      yield from _unbatched(found, len(group), threshold=0)
+      continue
+    for i in range(len(group)):
+      one, drawing = jax.tree.map(lambda x, i=i: x[i], found)
+      one = decoding.decode(one, drawing, threshold=threshold, **decode)
+      yield graphs.to_lists(one, 0)
 
 
-def _unbatched(graph, count, *, threshold, planar=None):
+def _unbatched(graph, count, *, threshold):
   """The first `count` graphs of a batch as lists of nodes and edges."""
   for i in range(count):
-    one = jax.tree.map(lambda x, i=i: x[i], graph)
-    if planar is not None:
-      one = planarity.planarize(one, tolerance=planar, threshold=threshold)
-    yield graphs.to_lists(one, threshold)
+    yield graphs.to_lists(jax.tree.map(lambda x, i=i: x[i], graph), threshold)
 
 
 def _examples(source, *, num_images, seed):

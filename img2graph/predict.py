@@ -18,21 +18,17 @@ import jax
 import numpy as np
 
 import img2graph
+from img2graph import decoding
 from img2graph import formats
 from img2graph import graph as graphs
-from img2graph import planarity
 from img2graph import weights
 from img2graph.data import images as image_lib
 
 # Fainter than this all over, an image is blank paper: not even asked about.
 FAINTEST_INK = 0.02
 
-# Two nodes of one corner are a slip of the hand or of the method: united when closer
-# than this in [-1, 1] units of the square, 2 % of its side.
-MERGE_RADIUS = 0.04
-
-# Where edges cross or touch, within 3 % of the side, there is a node.
-PLANAR_TOLERANCE = 0.06
+# How far a chord may leave the curve it stands for, share of the longer side.
+TOLERANCE = 0.03
 
 # Images decoded ahead of the method; few, since one may be large.
 _AHEAD = 4
@@ -65,12 +61,17 @@ class Predictor:
     self._variables = jax.device_put(variables)
     self._compiled = functools.cache(self._compile)
 
-  def predict(self, images, *, threshold=0.5, refine=0, batch_size=None):
+  def predict(
+    self, images, *, threshold=0.5, tolerance=TOLERANCE, refine=0, batch_size=None
+  ):
     """Graphs of images.
 
     Args:
       images: sequence of `[H, W]` float arrays in [0, 1], ink 1, each of any size.
-      threshold: what the probabilities of an edge and of both its nodes must exceed.
+      threshold: probability at which an edge is as likely to be kept as left out, as
+        far as the ink does not decide; see `decoding.decode`.
+      tolerance: how far a chord may leave the curve it stands for, share of the longer
+        side: the larger, the fewer nodes a curve has.
       refine: gradient steps that fit the graph to the image through the renderer.
       batch_size: images at a time; None for all, but at most 32.
 
@@ -84,14 +85,13 @@ class Predictor:
     images = list(images)
     if batch_size is None:
       batch_size = max(1, min(32, len(images)))
-    found = dict(
-      self.stream(
-        enumerate(images), threshold=threshold, refine=refine, batch_size=batch_size
-      )
-    )
+    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+    found = dict(self.stream(enumerate(images), batch_size=batch_size, **options))
     return [found[i] for i in range(len(images))]
 
-  def stream(self, tagged, *, threshold=0.5, refine=0, batch_size=32):
+  def stream(
+    self, tagged, *, threshold=0.5, tolerance=TOLERANCE, refine=0, batch_size=32
+  ):
     """Graphs of any number of images, in little memory.
 
     Only fitted squares are kept, at most a batch of each side.
@@ -99,7 +99,8 @@ class Predictor:
     Args:
       tagged: iterable of (tag, image): an image as for `predict`, and anything hashable
         by which to know it.
-      threshold: see `predict`, as the next.
+      threshold: see `predict`, as the next two.
+      tolerance: of chords.
       refine: gradient steps.
       batch_size: images at a time; batches are filled up to it.
 
@@ -109,10 +110,9 @@ class Predictor:
     Raises:
       ValueError: as `predict`; the message names the tag.
     """
-    _check_options(self.method, threshold, refine, batch_size)
-    run = functools.partial(
-      self._run, threshold=threshold, refine=refine, batch_size=batch_size
-    )
+    _check_options(self.method, threshold, tolerance, refine, batch_size)
+    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+    run = functools.partial(self._run, batch_size=batch_size, **options)
     waiting = collections.defaultdict(list)  # {side: [(tag, square, frame, size)]}
     for tag, image in tagged:
       ink = check_image(image, tag)
@@ -130,34 +130,37 @@ class Predictor:
       yield from run(group)
 
   def _compile(self, refine):
-    """Jitted `(variables, images) -> Graph`."""
+    """Jitted `(variables, images) -> (Graph, drawings or None)`."""
 
     def run(variables, images):
       graph = self.method.predict(variables, images)
       if refine:
         graph = self.method.refine(variables, images, graph, refine)
-      return graph
+      return graph, self.method.ink(images) if self.method.ink else None
 
     return jax.jit(run)
 
-  def _run(self, group, *, threshold, refine, batch_size):
+  def _run(self, group, *, threshold, tolerance, refine, batch_size):
     """(tag, document) of each (tag, square, frame, size) of a batch, or part of one."""
     batch = np.zeros((batch_size, *group[0][1].shape, 1), np.float32)
     for i, (_, square, _, _) in enumerate(group):
       batch[i, ..., 0] = square
     found = self._compiled(refine)(self._variables, batch)
-    # In numpy: 0.1 ms a graph, where XLA would first compile for a second.
-    found = jax.tree.map(lambda x: np.asarray(x)[: len(group)], found)
-    found = graphs.canonicalize(found, threshold=threshold, merge_radius=MERGE_RADIUS)
+    found = jax.tree.map(np.asarray, found)
     for i, (tag, _, frame, size) in enumerate(group):
-      one = jax.tree.map(lambda x, i=i: x[i], found)
-      # Every probability was compared with the threshold already.
-      one = planarity.planarize(one, tolerance=PLANAR_TOLERANCE, threshold=0)
+      one, drawing = jax.tree.map(lambda x, i=i: x[i], found)
+      if drawing is None:
+        one = graphs.canonicalize(one, threshold=threshold)
+      else:
+        # In [-1, 1] units the side is 2.
+        one = decoding.decode(
+          one, drawing, threshold=threshold, tolerance=2 * tolerance
+        )
       yield tag, self._document(one, frame, size)
 
   def _document(self, graph, frame, size):
     """A canonical graph in a square, as a document of the image it came from."""
-    # Every probability was compared with the threshold before: what is left is there.
+    # What was not to be there is gone.
     nodes, edges = graphs.to_lists(graph, threshold=0)
     (slots,) = np.nonzero(graph.node_prob > 0)
     edge_prob = graph.edge_prob[slots[edges[:, 0]], slots[edges[:, 1]]]
@@ -175,14 +178,23 @@ class Predictor:
     )
 
 
-def predict_file(path, *, weights=None, polarity='auto', threshold=0.5, refine=0):
+def predict_file(
+  path,
+  *,
+  weights=None,
+  polarity='auto',
+  threshold=0.5,
+  tolerance=TOLERANCE,
+  refine=0,
+):
   """The graph of one image file.
 
   Args:
     path: of the image.
     weights: path of a weights file; None for those that come with the package.
     polarity: see `img2graph.data.images.read`.
-    threshold: see `Predictor.predict`, as the next.
+    threshold: see `Predictor.predict`, as the next two.
+    tolerance: of chords.
     refine: gradient steps.
 
   Returns:
@@ -191,8 +203,9 @@ def predict_file(path, *, weights=None, polarity='auto', threshold=0.5, refine=0
   Raises:
     ValueError: the image, the weights or an option is wrong.
   """
-  options = dict(weights=weights, polarity=polarity, threshold=threshold, refine=refine)
-  ((_, document),) = predict_files([path], **options, batch_size=1)
+  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, batch_size=1)
+  found = predict_files([path], weights=weights, polarity=polarity, **options)
+  ((_, document),) = found
   return document
 
 
@@ -202,6 +215,7 @@ def predict_files(
   weights=None,
   polarity='auto',
   threshold=0.5,
+  tolerance=TOLERANCE,
   refine=0,
   batch_size=32,
   on_error=None,
@@ -210,9 +224,10 @@ def predict_files(
 
   Args:
     paths: iterable of paths of images.
-    weights: see `predict_file`, as the next three.
+    weights: see `predict_file`, as the next four.
     polarity: of the ink.
     threshold: of probabilities.
+    tolerance: of chords.
     refine: gradient steps.
     batch_size: images at a time.
     on_error: called as `on_error(path, error)` for a file that is no image, which is
@@ -227,7 +242,9 @@ def predict_files(
   predictor = _predictor(None if weights is None else pathlib.Path(weights))
   load = functools.partial(image_lib.read, polarity=polarity)
   tagged = load_ahead(paths, load, on_error=on_error)
-  options = dict(threshold=threshold, refine=refine, batch_size=batch_size)
+  options = dict(
+    threshold=threshold, tolerance=tolerance, refine=refine, batch_size=batch_size
+  )
   for path, document in predictor.stream(tagged, **options):
     yield path, named(document, path)
 
@@ -308,9 +325,11 @@ def _predictor(path):
   return Predictor(path)
 
 
-def _check_options(method, threshold, refine, batch_size):
+def _check_options(method, threshold, tolerance, refine, batch_size):
   if not 0 <= threshold < 1:
     raise ValueError(f'threshold must be at least 0 and below 1; got {threshold}.')
+  if not 0 <= tolerance <= 1:
+    raise ValueError(f'tolerance must be in [0, 1]; got {tolerance}.')
   if refine < 0:
     raise ValueError(f'refine must be 0 or more steps; got {refine}.')
   if refine and method.refine is None:

@@ -232,6 +232,7 @@ def build(
     predict=predict,
     reconstruct=reconstruct,
     refine=None if fit is None else refine,
+    ink=lambda images: prepare(images)[..., 0],
     sides=tuple(sides),
   )
 

@@ -1,0 +1,465 @@
+"""From a probable graph and the ink to the graph that is meant.
+
+An encoder gives every edge a probability of its own, but edges depend on each other: of
+two that share a stroke one is enough, and a stroke that no edge shows lacks one. Here
+the drawing decides. Of all edges that are not out of the question those are kept that
+explain the ink at least cost (`select`), crossings and joints become nodes
+(`planarity`), cycles that enclose no paper are opened (`open_filled_cycles`), and bends
+too slight to be corners are straightened (`simplify`). No learned numbers, no labels:
+the same steps follow any method that draws lines.
+
+numpy, one graph at a time: some milliseconds each. Letters: N nodes, M candidate edges,
+P points of ink, S side of the drawing in pixels. Positions and distances are in [-1, 1]
+units as everywhere, 2 for the side.
+"""
+
+import numpy as np
+import scipy.ndimage
+
+from img2graph import geometry
+from img2graph import graph as graphs
+from img2graph import planarity
+
+# Points of ink beyond these are thinned out evenly: enough for a drawing full of lines.
+_MOST_POINTS = 1500
+# Candidates beyond these, the costliest, are left out.
+_MOST_CANDIDATES = 300
+# Samples along a candidate that is looked at for paper.
+_SAMPLES = 64
+# What is fainter than this share of the darkest pixel is paper.
+_INK_LEVEL = 0.5
+# Nodes and edges less probable than this are out of the question.
+_LEAST_NODE_PROB = 0.1
+_LEAST_EDGE_PROB = 0.02
+# Share of a candidate that may run over paper.
+_MOST_PAPER = 0.25
+# Pixels of paper (of a drawing of 128) that make a cycle one.
+_LEAST_HOLE = 6
+
+
+def decode(
+  graph,
+  drawing,
+  *,
+  threshold=0.5,
+  tolerance=0.06,
+  merge_radius=0.07,
+  joint_radius=0.06,
+  **options,
+):
+  """The graph of a line drawing, from what an encoder believes of it.
+
+  Args:
+    graph: `Graph` without batch axes, numpy or jax; all its probabilities count.
+    drawing: `[S, S]` float >= 0, ink high, in which the graph was found.
+    threshold: in [0, 1); an edge as probable as this has nothing for or against it but
+      the ink.
+    tolerance: how far a chord may leave the bends it stands for.
+    merge_radius: nodes nearer than this are one.
+    joint_radius: see `planarity.planarize`.
+    **options: costs, see `select`.
+
+  Returns:
+    `Graph` of numpy arrays whose capacity is its number of nodes. An edge that only the
+    ink speaks for has the probability 0.5.
+
+  Raises:
+    ValueError: an option is wrong, or the drawing is not square.
+  """
+  if tolerance < 0:
+    raise ValueError(f'tolerance must not be negative; got {tolerance}.')
+  drawing = np.asarray(drawing, np.float32)
+  chosen = select(graph, drawing, threshold=threshold, **options)
+  chosen = graphs.canonicalize(chosen, threshold=0, merge_radius=merge_radius)
+  chosen = planarity.planarize(chosen, tolerance=joint_radius, threshold=0)
+  chosen = open_filled_cycles(chosen, drawing)
+  return simplify(chosen, tolerance)
+
+
+class _Ink:
+  """What a drawing says: points of ink, how wide its lines are, and how far ink is."""
+
+  def __init__(self, drawing):
+    if drawing.ndim != 2 or drawing.shape[0] != drawing.shape[1]:
+      raise ValueError(f'the drawing must be [S, S]; got {list(drawing.shape)}.')
+    self.side = side = drawing.shape[0]
+    self.pixel = 2 / side
+    self.mask = _is_ink(drawing)
+    distance = scipy.ndimage.distance_transform_edt
+    inside = distance(self.mask)[self.mask]
+    # Across a line of half width h the mean distance to paper is h / 2.
+    half_width = max(0.5, 2 * float(inside.mean()) - 0.5) if inside.size else 0.5
+    self.half_width = half_width * self.pixel
+    self.to_ink = distance(~self.mask).astype(np.float32) * self.pixel
+    rows, columns = np.nonzero(self.mask)
+    step = -(-len(rows) // _MOST_POINTS) or 1
+    pixels = np.stack([columns, rows], axis=1)[::step]
+    self.points = (pixels + 0.5) * self.pixel - 1
+    # So that the weights of a stroke's points sum to its length.
+    self.weight = step * self.pixel / max(1.0, 2 * half_width)
+
+
+def _is_ink(drawing):
+  return drawing > _INK_LEVEL * max(float(drawing.max(initial=0)), 1e-6)
+
+
+class _Candidates:
+  """Edges that may be kept, what each would cost and what ink it would explain.
+
+  Attributes:
+    nodes: `[N, 2]`.
+    ends: `[M, 2]` node numbers.
+    prob: `[M]`.
+    cost: `[M]`, of keeping each, without its nodes.
+    unexplained: `[M, P]`, what each leaves unexplained of each point, at most its
+      weight.
+  """
+
+  def __init__(self, nodes, ends, prob, ink, *, log_odds, reach, edge_cost, prior):
+    first, last = nodes[ends[:, 0]], nodes[ends[:, 1]]
+    length = np.linalg.norm(last - first, axis=1)
+    keep = (length > 2 * ink.pixel) & (prob > _LEAST_EDGE_PROB)
+    along = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES)[None, :, None]
+    samples = first[:, None] + (last - first)[:, None] * along
+    index = np.clip(((samples + 1) / ink.pixel).astype(int), 0, ink.side - 1)
+    away = ink.to_ink[index[..., 1], index[..., 0]]
+    paper = np.minimum(1, (away / reach) ** 2).mean(axis=1)
+    keep &= paper < _MOST_PAPER
+    cost = paper * length + edge_cost - prior * log_odds
+    chosen = np.flatnonzero(keep)
+    if len(chosen) > _MOST_CANDIDATES:
+      chosen = chosen[np.argsort(cost[chosen], kind='stable')[:_MOST_CANDIDATES]]
+    self.nodes = nodes
+    self.ends = ends[chosen]
+    self.prob = prob[chosen]
+    self.cost = cost[chosen]
+    distance = _distance(ink.points, first[chosen], last[chosen])
+    beyond = np.maximum(0, distance - ink.half_width) / reach
+    self.unexplained = (np.minimum(1, beyond**2) * ink.weight).astype(np.float32)
+
+  def extend(self, other):
+    """Adds the candidates of `other`, whose nodes begin with these."""
+    self.nodes = other.nodes
+    for name in ('ends', 'prob', 'cost', 'unexplained'):
+      both = [getattr(self, name), getattr(other, name)]
+      setattr(self, name, np.concatenate(both))
+
+
+def _distance(points, first, last):
+  """Distance of points `[P, 2]` from segments `[M, 2]` each: `[M, P]`."""
+  edge = last - first
+  squared = np.maximum((edge**2).sum(axis=1), 1e-12)
+  offset = points[None] - first[:, None]
+  along = np.clip(np.einsum('mpk,mk->mp', offset, edge) / squared[:, None], 0, 1)
+  return np.linalg.norm(offset - along[..., None] * edge[:, None], axis=-1)
+
+
+def select(
+  graph,
+  drawing,
+  *,
+  threshold=0.5,
+  reach=0.03,
+  edge_cost=0.024,
+  node_cost=0.02,
+  prior=0.06,
+):
+  """Keeps the edges that explain the ink at least cost.
+
+  A point of ink costs its weight times min(1, (d / reach)^2), with d its distance from
+  the nearest line drawn; an edge costs as much for the paper below it, and something
+  for being there, as its nodes do; probability is deducted. The search goes down from
+  what the encoder decided, one edge in or out at a time. Where ink is left over, nodes
+  are put at the ends of it and the search goes on.
+
+  Args:
+    graph: `Graph` without batch axes.
+    drawing: `[S, S]` float >= 0.
+    threshold: in [0, 1), see `decode`.
+    reach: distance from which a line explains nothing of a point.
+    edge_cost: as a length of ink.
+    node_cost: the same.
+    prior: length of ink that one unit of log odds is worth.
+
+  Returns:
+    `Graph` of numpy arrays; it has only what was kept.
+  """
+  if not 0 <= threshold < 1:
+    raise ValueError(f'threshold must be in [0, 1); got {threshold}.')
+  if not reach > 0:
+    raise ValueError(f'reach must be positive; got {reach}.')
+  ink = _Ink(np.asarray(drawing, np.float32))
+  if not len(ink.points):
+    return _from_parts(
+      np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int), np.zeros(0)
+    )
+  node_prob = np.asarray(graph.node_prob)
+  kept = np.flatnonzero(node_prob > _LEAST_NODE_PROB)
+  nodes = np.asarray(graph.nodes, np.float64)[kept]
+  first, last = geometry.node_pairs(len(kept)) if len(kept) > 1 else ([], [])
+  ends = np.stack([first, last], axis=1).astype(int).reshape(-1, 2)
+  prob = np.asarray(graph.edge_prob)[kept[ends[:, 0]], kept[ends[:, 1]]]
+  costs = dict(reach=reach, edge_cost=edge_cost, prior=prior)
+  log_odds = _log_odds(prob) - _log_odds(threshold)
+  candidates = _Candidates(nodes, ends, prob, ink, log_odds=log_odds, **costs)
+  kept_edges, left = _search(
+    candidates, candidates.prob > threshold, ink.weight, node_cost
+  )
+  used = np.unique(candidates.ends[kept_edges])
+  new = _ends_of_rest(candidates, kept_edges, left, ink, reach)
+  if len(new):
+    count = len(nodes)
+    everywhere = np.concatenate([nodes, new])
+    others = np.concatenate([used, count + np.arange(len(new))]).astype(int)
+    pairs = np.array(
+      [(i, j) for i in others for j in others if i < j and j >= count], int
+    ).reshape(-1, 2)
+    half = np.full(len(pairs), 0.5)
+    log_odds = _log_odds(half) - _log_odds(threshold)
+    more = _Candidates(everywhere, pairs, half, ink, log_odds=log_odds, **costs)
+    candidates.extend(more)
+    kept_edges = np.concatenate([kept_edges, np.zeros(len(more.ends), bool)])
+    kept_edges, _ = _search(candidates, kept_edges, ink.weight, node_cost)
+  edges, prob = candidates.ends[kept_edges], candidates.prob[kept_edges]
+  all_prob = np.concatenate([node_prob[kept], np.full(len(new), 0.5)])
+  used, edges = np.unique(edges, return_inverse=True)
+  return _from_parts(candidates.nodes[used], all_prob[used], edges.reshape(-1, 2), prob)
+
+
+def _from_parts(nodes, node_prob, edges, edge_prob):
+  return graphs.from_lists(
+    np.asarray(nodes, np.float32),
+    np.asarray(edges, np.int32),
+    node_prob=np.asarray(node_prob, np.float32),
+    edge_prob=np.asarray(edge_prob, np.float32),
+  )
+
+
+def _log_odds(prob):
+  prob = np.clip(prob, 1e-3, 1 - 1e-3)
+  return np.log(prob) - np.log1p(-prob)
+
+
+def _search(candidates, kept, weight, node_cost):
+  """Takes edges in and out, the best first, while that lowers the cost.
+
+  Args:
+    candidates: `_Candidates`.
+    kept: `[M]` bool, where to start.
+    weight: of a point of ink.
+    node_cost: see `select`.
+
+  Returns:
+    `[M]` bool and what is left unexplained of each point, `[P]`.
+  """
+  ends, cost = candidates.ends, candidates.cost
+  num_points = candidates.unexplained.shape[1]
+  nothing = np.full((1, num_points), weight, np.float32)
+  kept = kept.copy()
+  degree = np.bincount(ends[kept].ravel(), minlength=len(candidates.nodes))
+  points = np.arange(num_points)
+  left = nothing[0]
+  # Each step lowers the cost, so the search ends; the limit is for bad luck.
+  for _ in range(4 * len(cost)):
+    inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
+    best_gain, best = 0, None
+    left = nothing[0]
+    if len(inside):
+      table = np.concatenate([candidates.unexplained[inside], nothing])
+      winner = table.argmin(axis=0)
+      left = table[winner, points]
+      table[winner, points] = np.inf
+      second = np.minimum(table.min(axis=0), nothing[0])
+      loss = np.bincount(winner, second - left, minlength=len(table))[:-1]
+      freed = (degree[ends[inside]] == 1).sum(axis=1)
+      gain = cost[inside] + node_cost * freed - loss
+      best_gain, best = gain.max(), inside[gain.argmax()]
+    if len(outside):
+      gain = np.maximum(0, left - candidates.unexplained[outside]).sum(axis=1)
+      needed = (degree[ends[outside]] == 0).sum(axis=1)
+      gain = gain - cost[outside] - node_cost * needed
+      if gain.max() > best_gain:
+        best_gain, best = gain.max(), outside[gain.argmax()]
+    if best_gain <= 1e-6:
+      break
+    kept[best] = not kept[best]
+    degree[ends[best]] += 1 if kept[best] else -1
+  return kept, left
+
+
+def _ends_of_rest(candidates, kept, left, ink, reach):
+  """Positions `[K, 2]` for new nodes: both ends, and a bend, of each piece of ink left.
+
+  What lies beside an edge is put on it, and what lies beside a node is that node's.
+  """
+  rest = np.zeros((ink.side, ink.side), bool)
+  index = ((ink.points[left > 0.5 * ink.weight] + 1) / ink.pixel).astype(int)
+  rest[index[:, 1], index[:, 0]] = True
+  if ink.mask.sum() > len(ink.points):  # Some ink is not among the points.
+    rest = scipy.ndimage.binary_dilation(rest) & ink.mask
+  pieces, count = scipy.ndimage.label(rest, np.ones((3, 3)))
+  edges = candidates.ends[kept]
+  first, last = candidates.nodes[edges[:, 0]], candidates.nodes[edges[:, 1]]
+  nodes = candidates.nodes[np.unique(edges)]
+  near = 2 * reach + ink.half_width
+  found = []
+  for k in range(1, count + 1):
+    rows, columns = np.nonzero(pieces == k)
+    if len(rows) * ink.pixel < 0.08 * max(1.0, 2 * ink.half_width / ink.pixel):
+      continue
+    points = (np.stack([columns, rows], axis=1) + 0.5) * ink.pixel - 1
+    start = points[((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax()]
+    end = points[((points - start) ** 2).sum(axis=1).argmax()]
+    ends = [start, end]
+    beside = _distance(points, start[None], end[None])[0]
+    if beside.max() > reach + ink.half_width:
+      ends.append(points[beside.argmax()])
+    for point in ends:
+      if len(nodes) and np.linalg.norm(nodes - point, axis=1).min() < 0.75 * near:
+        continue
+      if len(edges):
+        away = _distance(point[None], first, last)[:, 0]
+        nearest = away.argmin()
+        if away[nearest] < near:
+          edge = last[nearest] - first[nearest]
+          along = (point - first[nearest]) @ edge / max(edge @ edge, 1e-12)
+          point = first[nearest] + np.clip(along, 0, 1) * edge
+      found.append(point)
+  return np.array(found).reshape(-1, 2)
+
+
+def open_filled_cycles(graph, drawing):
+  """Opens the cycles of three or four edges that enclose no paper, at the longest.
+
+  Where a line is wide or strokes run into each other, several chords lie side by side.
+
+  Args:
+    graph: `Graph` without batch axes whose probabilities are 0 or count as present.
+    drawing: `[S, S]` float >= 0.
+
+  Returns:
+    `Graph` of numpy arrays whose capacity is its number of nodes.
+  """
+  drawing = np.asarray(drawing, np.float32)
+  paper = ~_is_ink(drawing)
+  least = _LEAST_HOLE * (drawing.shape[0] / 128) ** 2
+  nodes, prob, neighbours, edge_prob = _adjacency(graph)
+
+  def length(a, b):
+    return np.linalg.norm(nodes[a] - nodes[b])
+
+  def is_filled(a, b):
+    """Whether a shorter way round from a to b encloses no paper."""
+    limit = length(a, b)
+    ways = [(k,) for k in sorted(neighbours[a] & neighbours[b])]
+    for k in sorted(neighbours[a] - {b}):
+      ways += [(k, m) for m in sorted(neighbours[k] & neighbours[b] - {a})]
+    for way in ways:
+      chain = [a, *way, b]
+      if all(length(p, q) <= limit for p, q in zip(chain[:-1], chain[1:], strict=True)):
+        if _count_inside(nodes[chain], paper) < least:
+          return True
+    return False
+
+  changed = True
+  while changed:
+    changed = False
+    edges = {(a, b) for a in neighbours for b in neighbours[a] if a < b}
+    for a, b in sorted(edges, key=lambda edge: (-length(*edge), edge)):
+      if is_filled(a, b):
+        neighbours[a].discard(b)
+        neighbours[b].discard(a)
+        changed = True
+  return _from_adjacency(nodes, prob, neighbours, edge_prob)
+
+
+def _count_inside(polygon, mask):
+  """Number of pixels of a mask `[S, S]` whose centres lie in a polygon `[K, 2]`."""
+  side = mask.shape[0]
+  corners = (np.asarray(polygon, np.float64) + 1) * side / 2
+  low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, side)
+  high = np.clip(np.ceil(corners.max(axis=0)).astype(int), 0, side)
+  x = np.arange(low[0], high[0])[None] + 0.5
+  y = np.arange(low[1], high[1])[:, None] + 0.5
+  inside = np.zeros((y.shape[0], x.shape[1]), bool)
+  for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    if y0 != y1:
+      crosses = (y0 > y) != (y1 > y)
+      inside ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+  return int((inside & mask[low[1] : high[1], low[0] : high[0]]).sum())
+
+
+def simplify(graph, tolerance, most_turn=40.0):
+  """Straightens chains: drops bends that lie near the chord between their neighbours.
+
+  Args:
+    graph: `Graph` without batch axes.
+    tolerance: farthest that a node which is dropped, now or before, may lie from the
+      chord that stands for it.
+    most_turn: degrees; a sharper bend is a corner, however small.
+
+  Returns:
+    `Graph` of numpy arrays whose capacity is its number of nodes. A chord is as
+    probable as the least probable edge it stands for. Nodes where not two edges meet
+    stay, and so do the last three of a ring.
+  """
+  nodes, prob, neighbours, edge_prob = _adjacency(graph)
+  dropped = {}  # {(a, b): positions that the chord stands for}
+  straight = np.cos(np.deg2rad(most_turn))
+
+  def bend(k):
+    """Deviation of the chord past node k, or None if k must stay."""
+    if len(neighbours[k]) != 2:
+      return None
+    a, b = sorted(neighbours[k])
+    if b in neighbours[a]:
+      return None
+    before, after = nodes[k] - nodes[a], nodes[b] - nodes[k]
+    lengths = np.linalg.norm(before) * np.linalg.norm(after)
+    if before @ after < straight * lengths:
+      return None
+    stands_for = [
+      nodes[k],
+      *dropped.get(_pair(a, k), []),
+      *dropped.get(_pair(k, b), []),
+    ]
+    away = _distance(np.array(stands_for), nodes[a][None], nodes[b][None]).max()
+    return away if away <= tolerance else None
+
+  while True:
+    bends = [(away, k) for k in sorted(neighbours) if (away := bend(k)) is not None]
+    if not bends:
+      return _from_adjacency(nodes, prob, neighbours, edge_prob)
+    _, k = min(bends)
+    a, b = sorted(neighbours.pop(k))
+    pairs = _pair(a, k), _pair(k, b)
+    dropped[_pair(a, b)] = [nodes[k]] + sum((dropped.pop(p, []) for p in pairs), [])
+    edge_prob[_pair(a, b)] = min(edge_prob[p] for p in pairs)
+    neighbours[a] = neighbours[a] - {k} | {b}
+    neighbours[b] = neighbours[b] - {k} | {a}
+
+
+def _pair(a, b):
+  return (a, b) if a < b else (b, a)
+
+
+def _adjacency(graph):
+  """Nodes `[N, 2]`, their probabilities, `{node: neighbours}` and `{edge: prob}`."""
+  nodes = np.asarray(graph.nodes, np.float64)
+  prob = np.asarray(graph.node_prob)
+  neighbours = {int(k): set() for k in np.flatnonzero(prob > 0)}
+  matrix = np.asarray(graph.edge_prob)
+  edge_prob = {}
+  for a, b in np.argwhere(np.triu(matrix, 1) > 0).tolist():
+    neighbours[a].add(b)
+    neighbours[b].add(a)
+    edge_prob[a, b] = float(matrix[a, b])
+  return nodes, prob, neighbours, edge_prob
+
+
+def _from_adjacency(nodes, prob, neighbours, edge_prob):
+  kept = sorted(k for k in neighbours if neighbours[k])
+  number = {k: n for n, k in enumerate(kept)}
+  pairs = sorted((a, b) for a in kept for b in neighbours[a] if a < b)
+  edges = np.array([(number[a], number[b]) for a, b in pairs], int).reshape(-1, 2)
+  return _from_parts(nodes[kept], prob[kept], edges, [edge_prob[p] for p in pairs])

@@ -1,0 +1,216 @@
+"""Tests of img2graph/decoding.py."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from img2graph import decoding
+from img2graph import graph as graphs
+from img2graph.rendering import segments
+
+HOUSE = (
+  np.array([[-0.5, 0.7], [0.5, 0.7], [0.5, -0.1], [-0.5, -0.1], [0.0, -0.7]]),
+  [(0, 1), (1, 2), (2, 3), (0, 3), (2, 4), (3, 4)],
+)
+
+
+def draw(nodes, edges, *, side=128, half_width=1.2):
+  """`[side, side]` ink of straight lines of that half width in pixels."""
+  nodes, edges = np.asarray(nodes, np.float32), np.asarray(edges)
+  return np.asarray(
+    segments.draw_edges(
+      nodes[edges[:, 0]][None],
+      nodes[edges[:, 1]][None],
+      np.ones(len(edges), np.float32),
+      height=side,
+      width=side,
+      thickness=half_width * 2 / side,
+      profile='antialias',
+      compose='max',
+    )
+  )[0]
+
+
+def believe(nodes, probs, node_prob=0.9):
+  """A graph with `{(i, j): probability}`."""
+  nodes = np.asarray(nodes, np.float32)
+  edges = np.array(sorted(probs), np.int32).reshape(-1, 2)
+  return graphs.from_lists(
+    nodes,
+    edges,
+    node_prob=np.full(len(nodes), node_prob, np.float32),
+    edge_prob=np.array([probs[tuple(e)] for e in edges.tolist()], np.float32),
+  )
+
+
+def found(graph):
+  """Edges of a graph as a sorted list of pairs of rounded positions."""
+  nodes, edges = graphs.to_lists(graph, 0)
+  place = [tuple((np.round(n, 2) + 0.0).tolist()) for n in nodes]
+  return sorted(tuple(sorted((place[i], place[j]))) for i, j in edges)
+
+
+def expected(nodes, edges):
+  place = [tuple((np.round(n, 2) + 0.0).tolist()) for n in np.float32(nodes)]
+  return sorted(tuple(sorted((place[i], place[j]))) for i, j in edges)
+
+
+ALL_PAIRS = [(i, j) for j in range(5) for i in range(j)]
+
+
+@pytest.mark.parametrize('half_width', [0.6, 1.2, 3.0])
+@pytest.mark.parametrize('side', [64, 128])
+@pytest.mark.parametrize('right, wrong', [(0.9, 0.3), (0.6, 0.6), (0.4, 0.1)])
+def test_the_ink_decides_where_probabilities_do_not(right, wrong, side, half_width):
+  nodes, edges = HOUSE
+  probs = {pair: right if pair in edges else wrong for pair in ALL_PAIRS}
+  ink = draw(nodes, edges, side=side, half_width=half_width)
+  assert found(decoding.decode(believe(nodes, probs), ink)) == expected(nodes, edges)
+
+
+def test_of_two_ways_to_draw_a_stroke_one_is_kept():
+  nodes = [[-0.8, 0], [0.0, 0.02], [0.8, 0]]
+  probs = {(0, 1): 0.6, (1, 2): 0.6, (0, 2): 0.7}
+  kept = found(decoding.select(believe(nodes, probs), draw(nodes, [(0, 2)])))
+  assert kept in (expected(nodes, [(0, 2)]), expected(nodes, [(0, 1), (1, 2)]))
+
+
+def test_ink_without_nodes_gets_some():
+  nodes, edges = HOUSE
+  ink = draw(nodes, [*edges, (0, 4)])
+  nothing = graphs.from_lists(np.zeros((0, 2)), np.zeros((0, 2), int))
+  stroke = draw([[-0.6, 0.4], [0.7, -0.3]], [(0, 1)])
+  positions, pairs = graphs.to_lists(decoding.decode(nothing, stroke), 0)
+  assert len(positions) == 2 and len(pairs) == 1
+  order = np.argsort(positions[:, 0])
+  np.testing.assert_allclose(positions[order], [[-0.6, 0.4], [0.7, -0.3]], atol=0.05)
+  # A stem that nobody believed in joins the bar that it touches.
+  bar = believe([[-0.8, -0.5], [0.8, -0.5]], {(0, 1): 0.9})
+  ink = draw([[-0.8, -0.5], [0.8, -0.5], [0.1, -0.5], [0.1, 0.6]], [(0, 1), (2, 3)])
+  _, pairs = graphs.to_lists(decoding.decode(bar, ink), 0)
+  assert len(pairs) == 3
+  assert sorted(np.bincount(pairs.ravel()).tolist()) == [1, 1, 1, 3]
+
+
+def test_probabilities_and_threshold_weigh_against_the_ink():
+  nodes = [[-0.5, 0.3], [0.5, 0.3], [0.5, 0.2]]
+  ink = draw(nodes, [(0, 1)])
+  doubtful = believe(nodes, {(0, 1): 0.95, (1, 2): 0.35})
+  assert len(found(decoding.select(doubtful, ink, prior=0.01))) == 1
+  assert len(found(decoding.select(doubtful, ink, threshold=0.999, prior=0.5))) == 0
+
+
+def test_an_edge_keeps_its_probability_and_a_new_one_has_one_half():
+  nodes = [[-0.8, -0.5], [0.8, -0.5], [-0.8, 0.5], [0.8, 0.5]]
+  ink = draw(nodes, [(0, 1), (2, 3)])
+  graph = decoding.decode(believe(nodes[:2], {(0, 1): 0.7}), ink)
+  probs = graph.edge_prob[np.triu_indices(4, 1)]
+  np.testing.assert_allclose(np.sort(probs[probs > 0]), [0.5, 0.7])
+
+
+def test_numbering_does_not_matter():
+  nodes, edges = HOUSE
+  probs = {pair: 0.7 if pair in edges else 0.5 for pair in ALL_PAIRS}
+  ink = draw(nodes, edges)
+  graph = believe(nodes, probs)
+  turned = graphs.relabel(graph, np.array([3, 0, 4, 2, 1]))
+  assert found(decoding.decode(turned, ink)) == found(decoding.decode(graph, ink))
+
+
+def test_blank_paper_has_an_empty_graph():
+  nodes, edges = HOUSE
+  graph = believe(nodes, {pair: 0.9 for pair in edges})
+  assert decoding.decode(graph, np.zeros((64, 64))).capacity == 0
+
+
+def test_a_cycle_that_encloses_no_paper_is_opened_at_its_longest_edge():
+  wedge = np.array([[-0.6, 0.0], [0.6, 0.05], [0.0, 0.06]])
+  triangle = np.array([[-0.6, 0.0], [0.6, 0.05], [0.0, 0.7]])
+  edges = [(0, 1), (1, 2), (0, 2)]
+  for nodes, kept in ((wedge, [(1, 2), (0, 2)]), (triangle, edges)):
+    graph = believe(nodes, {pair: 0.9 for pair in edges})
+    opened = decoding.open_filled_cycles(graph, draw(nodes, edges, half_width=3))
+    assert found(opened) == expected(nodes, kept)
+
+
+def test_a_filled_quadrangle_is_opened_too():
+  nodes = np.array([[-0.6, 0.0], [0.6, 0.0], [0.4, 0.05], [-0.4, 0.05]])
+  edges = [(0, 1), (1, 2), (2, 3), (0, 3)]
+  graph = believe(nodes, {pair: 0.9 for pair in edges})
+  opened = decoding.open_filled_cycles(graph, draw(nodes, edges, half_width=3))
+  assert found(opened) == expected(nodes, [(1, 2), (2, 3), (0, 3)])
+
+
+def chain(points):
+  edges = {(i, i + 1): 0.9 - 0.01 * i for i in range(len(points) - 1)}
+  return believe(points, edges)
+
+
+def away(points, nodes, edges):
+  """Greatest distance of points from the nearest of the edges."""
+  return decoding._distance(points, nodes[edges[:, 0]], nodes[edges[:, 1]]).min(0).max()
+
+
+@hypothesis.given(st.integers(0, 1000), st.floats(0.0, 0.2))
+def test_a_simpler_chain_stays_within_the_tolerance(seed, tolerance):
+  rng = np.random.default_rng(seed)
+  turns = np.cumsum(rng.uniform(-0.6, 0.6, 9))
+  points = np.cumsum(0.15 * np.stack([np.cos(turns), np.sin(turns)], 1), axis=0) - 0.5
+  simple = decoding.simplify(chain(points), tolerance)
+  nodes, edges = graphs.to_lists(simple, 0)
+  assert len(edges) == len(nodes) - 1
+  assert away(points, nodes.astype(float), edges) <= tolerance + 1e-6
+  # Both ends stay, and a node that stays does not move.
+  ends = nodes[np.bincount(edges.ravel()) == 1]
+  for end in (points[0], points[-1]):
+    assert np.linalg.norm(ends - end, axis=1).min() < 1e-6
+  assert np.linalg.norm(nodes[:, None] - points[None], axis=-1).min(1).max() < 1e-6
+
+
+def test_the_number_of_nodes_of_a_curve_falls_with_the_tolerance():
+  angle = np.linspace(0, np.pi, 25)
+  points = 0.8 * np.stack([np.cos(angle), np.sin(angle)], 1)
+  counts = [
+    len(graphs.to_lists(decoding.simplify(chain(points), t), 0)[0])
+    for t in (0.0, 0.003, 0.01, 0.03, 0.1)
+  ]
+  assert counts[0] == 25 and counts[-1] <= 5
+  assert all(a >= b for a, b in zip(counts[:-1], counts[1:], strict=True))
+
+
+def test_corners_junctions_and_rings_stay():
+  corner = chain([[-0.1, 0.0], [0.0, 0.0], [0.0, 0.1]])
+  assert len(found(decoding.simplify(corner, 1.0))) == 2
+  star = believe(
+    [[0, 0], [-0.5, 0], [0.5, 0], [0, 0.5]], {(0, k): 0.9 for k in (1, 2, 3)}
+  )
+  assert len(found(decoding.simplify(star, 1.0))) == 3
+  angle = 2 * np.pi * np.arange(12) / 12
+  ring = believe(
+    0.5 * np.stack([np.cos(angle), np.sin(angle)], 1),
+    {tuple(sorted((k, (k + 1) % 12))): 0.9 for k in range(12)},
+  )
+  nodes, edges = graphs.to_lists(decoding.simplify(ring, 1.0, most_turn=180), 0)
+  assert len(nodes) == len(edges) == 3
+
+
+def test_a_chord_is_as_probable_as_the_weakest_edge_it_stands_for():
+  line = chain([[-0.6, 0], [-0.2, 0], [0.2, 0], [0.6, 0]])
+  simple = decoding.simplify(line, 0.01)
+  np.testing.assert_allclose(simple.edge_prob, [[0, 0.88], [0.88, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'options, drawing, words',
+  [
+    (dict(threshold=1.0), np.ones((8, 8)), r'threshold must be in \[0, 1\); got 1.0'),
+    (dict(reach=0.0), np.ones((8, 8)), 'reach must be positive; got 0.0'),
+    (dict(tolerance=-1.0), np.ones((8, 8)), 'tolerance must not be negative; got -1.0'),
+    ({}, np.ones((8, 9)), r'must be \[S, S\]; got \[8, 9\]'),
+  ],
+)
+def test_wrong_options_are_named(options, drawing, words):
+  graph = believe([[0, 0], [0.5, 0]], {(0, 1): 0.9})
+  with pytest.raises(ValueError, match=words):
+    decoding.decode(graph, drawing, **options)
