@@ -18,7 +18,7 @@ def get_config(variant='base'):
   c.data = dict(
     source='image_folder',
     dir='',
-    side=64,
+    side=128,
     polarity='auto',  # or 'dark_on_light', 'light_on_dark'
     flip=True,
     rotate=True,
@@ -26,7 +26,9 @@ def get_config(variant='base'):
     shift=0.1,
   )
   if variant == 'base':
+    c.start_from = 'shipped'  # '' starts anew.
     c.train_steps = 2000
+    c.optim.lr = 5e-4
   else:
     c.data.dir = 'examples'  # The drawings that come with the project.
   return c

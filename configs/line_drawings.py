@@ -56,6 +56,7 @@ def get_config(variant='base'):
   c.method.loss.length_cost = 0.005
   c.method.loss.edge_cost = 0.002
   c.method.loss.node_cost = 0.002
+  c.start_from = ''  # 'shipped', or the path of weights, to go on from them.
   c.eval.capacities = ()
   if variant == 'base':
     c.train_steps = 14_000

@@ -92,6 +92,27 @@ def load_method(path):
   return method, variables, meta
 
 
+def load_variables(path, method):
+  """Variables of a weights file for a method of one's own, to go on from.
+
+  Args:
+    path: of the file.
+    method: a `methods.Method` whose variables have the same names and shapes.
+
+  Returns:
+    nested dict of arrays.
+
+  Raises:
+    ValueError: as `load`; or the method wants other variables.
+  """
+  meta, variables = _read(path)
+  wrong = _misfit(method, variables)
+  if wrong:
+    name = meta['method'].get('name')
+    raise ValueError(f'weights {path} ({name}) do not fit this method: {wrong}.')
+  return variables
+
+
 def shipped():
   """Path of the weights that come with the package."""
   return pathlib.Path(img2graph.__file__).parent / 'pretrained' / 'line_drawings.npz'
@@ -168,16 +189,23 @@ def _with_tuples(value):
 
 def _check_variables(path, method, variables, meta):
   """Raises ValueError unless the method wants variables of these names and shapes."""
+  wrong = _misfit(method, variables)
+  if wrong:
+    raise ValueError(
+      f'weights {path} were written by img2graph {meta["version"]} and do not fit '
+      f'this version, {img2graph.__version__}: {wrong}.'
+    )
+
+
+def _misfit(method, variables):
+  """The first variable that is not as the method wants it, in words; '' if none."""
   side = method.sides[0]
   image = jax.ShapeDtypeStruct((1, side, side, 1), 'float32')
   wanted = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
-
   wanted = {name: leaf.shape for name, leaf in _flatten(wanted).items()}
   found = {name: leaf.shape for name, leaf in _flatten(variables).items()}
   for name in sorted(wanted.keys() | found.keys()):
     if wanted.get(name) != found.get(name):
-      raise ValueError(
-        f'weights {path} were written by img2graph {meta["version"]} and do not fit '
-        f'this version, {img2graph.__version__}: {name} is '
-        f'{found.get(name, "missing")}; wanted {wanted.get(name, "nothing")}.'
-      )
+      there, here = found.get(name, 'missing'), wanted.get(name, 'nothing')
+      return f'{name} is {there}; wanted {here}'
+  return ''

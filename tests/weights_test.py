@@ -69,6 +69,16 @@ def test_equal_weights_make_equal_files(tmp_path):
   assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
 
 
+def test_variables_for_a_method_of_ones_own_must_fit_it(tmp_path):
+  path = tmp_path / 'w.npz'
+  method, variables = make(path)
+  found = weights.load_variables(path, method)
+  chex.assert_trees_all_equal(found, jax.device_get(variables))
+  wider = toy.build_method(train_steps=9, precision='float32', capacity=4, width=5)
+  with pytest.raises(ValueError, match=r'do not fit this method: params/.* wanted \('):
+    weights.load_variables(path, wider)
+
+
 def test_the_method_that_is_loaded_predicts_as_the_one_that_was_saved(tmp_path):
   path = tmp_path / 'w.npz'
   method, variables = make(path)

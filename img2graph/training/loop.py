@@ -138,6 +138,7 @@ class _Plan:
   mesh: Any
   checkpoints: checkpoint.Checkpoints
   exam: Any
+  start: Any  # Variables to start from; None for fresh ones.
 
   @functools.cached_property
   def reconstruct(self):
@@ -188,7 +189,9 @@ class _Plan:
     return self.config['batch_size']
 
   def create_state(self, key, batch):
-    return states.create(key, batch, method=self.method, tx=self.tx, ema=self.ema)
+    return states.create(
+      key, batch, method=self.method, tx=self.tx, ema=self.ema, variables=self.start
+    )
 
   def abstract_state(self):
     """The state as shapes, replicated over the devices."""
@@ -266,6 +269,8 @@ def _plan(config, workdir, console):
     tx, learning_rate = optim.build(train_steps=config['train_steps'], **options)
   with errors.user_errors('config.eval'):
     exam = _Exam(config, method, source)
+  with errors.user_errors('config.start_from'):
+    start = _load_start(config.get('start_from', ''), method)
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config['keep_checkpoints'], warn=console.warn
   )
@@ -279,6 +284,16 @@ def _plan(config, workdir, console):
     mesh=parallel.make_mesh(),
     checkpoints=checkpoints,
     exam=exam,
+    start=start,
+  )
+
+
+def _load_start(name, method):
+  """Variables of 'shipped' weights or of those in a file; None for ''."""
+  if not name:
+    return None
+  return weights.load_variables(
+    weights.shipped() if name == 'shipped' else name, method
   )
 
 

@@ -43,7 +43,7 @@ class TrainState:
     return {'params': params, **self.collections}
 
 
-def create(key, batch, *, method, tx, ema=0.0):
+def create(key, batch, *, method, tx, ema=0.0, variables=None):
   """The state before the first step.
 
   Args:
@@ -52,9 +52,10 @@ def create(key, batch, *, method, tx, ema=0.0):
     method: a `methods.Method`.
     tx: an `optax.GradientTransformation`.
     ema: decay of the moving average of the parameters; 0 keeps none.
+    variables: to start from, in place of `method.init`.
   """
-  variables = dict(method.init(key, batch))
-  params = variables.pop('params')
+  variables = dict(method.init(key, batch) if variables is None else variables)
+  params = jax.tree.map(jnp.asarray, variables.pop('params'))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,

@@ -62,6 +62,10 @@ def final_variables(workdir):
   return weights.load(pathlib.Path(workdir) / 'weights.npz')[0]
 
 
+def final_params(workdir):
+  return final_variables(workdir)['params']
+
+
 @pytest.fixture
 def start(cache_variables):
   return functools.partial(start_program, cache_variables)
@@ -117,6 +121,33 @@ def test_a_run_leaves_all_that_it_should(tmp_path):
   assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['15', '20']
   _, variables, meta = weights.load_method(tmp_path / 'weights.npz')
   assert meta['card']['step'] == 20 and 'statistics' in variables
+
+
+def test_a_run_starts_from_weights(tmp_path):
+  run(tmp_path / 'first', evaluate=True, train_steps=4)
+  path = tmp_path / 'first' / 'weights.npz'
+  options = dict(evaluate=True, train_steps=1, optim__lr=1e-12, optim__ema=0.0)
+  run(tmp_path / 'second', start_from=str(path), **options)
+  run(tmp_path / 'fresh', **options)
+  before, after, fresh = map(
+    final_params, (tmp_path / 'first', tmp_path / 'second', tmp_path / 'fresh')
+  )
+  chex.assert_trees_all_close(after, before, atol=1e-6)
+  with pytest.raises(AssertionError):
+    chex.assert_trees_all_close(fresh, before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    (dict(start_from='nowhere.npz'), 'config.start_from: there is no weights file'),
+    (dict(start_from='shipped'), 'do not fit this method'),
+  ],
+)
+def test_weights_that_cannot_be_gone_on_from_are_refused(tmp_path, changes, words):
+  with pytest.raises(errors.UserError, match=words):
+    run(tmp_path / 'new', **changes)
+  assert not (tmp_path / 'new').exists()
 
 
 def test_the_same_call_again_trains_no_further_and_gives_the_same_scores(tmp_path):
