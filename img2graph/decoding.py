@@ -32,7 +32,7 @@ _INK_LEVEL = 0.5
 _LEAST_NODE_PROB = 0.1
 _LEAST_EDGE_PROB = 0.02
 # Share of a candidate that may run over paper.
-_MOST_PAPER = 0.25
+_MOST_PAPER = 0.9
 # Pixels of paper (of a drawing of 128) that make a cycle one.
 _LEAST_HOLE = 6
 
@@ -162,15 +162,16 @@ def select(
   reach=0.03,
   edge_cost=0.024,
   node_cost=0.02,
+  end_cost=0.04,
   prior=0.06,
 ):
   """Keeps the edges that explain the ink at least cost.
 
   A point of ink costs its weight times min(1, (d / reach)^2), with d its distance from
   the nearest line drawn; an edge costs as much for the paper below it, and something
-  for being there, as its nodes do; probability is deducted. The search goes down from
-  what the encoder decided, one edge in or out at a time. Where ink is left over, nodes
-  are put at the ends of it and the search goes on.
+  for being there, as its nodes do, most where a stroke ends; probability is deducted.
+  The search goes down from what the encoder decided, one edge in or out at a time.
+  Where ink is left over, nodes are put at the ends of it and the search goes on.
 
   Args:
     graph: `Graph` without batch axes.
@@ -179,6 +180,7 @@ def select(
     reach: distance from which a line explains nothing of a point.
     edge_cost: as a length of ink.
     node_cost: the same.
+    end_cost: what a node with a single edge costs beyond that: strokes go on.
     prior: length of ink that one unit of log odds is worth.
 
   Returns:
@@ -202,8 +204,10 @@ def select(
   costs = dict(reach=reach, edge_cost=edge_cost, prior=prior)
   log_odds = _log_odds(prob) - _log_odds(threshold)
   candidates = _Candidates(nodes, ends, prob, ink, log_odds=log_odds, **costs)
+  # What a node of degree 0, 1 and 2 or more costs.
+  node_costs = np.array([0, node_cost + end_cost, node_cost])
   kept_edges, left = _search(
-    candidates, candidates.prob > threshold, ink.weight, node_cost
+    candidates, candidates.prob > threshold, ink.weight, node_costs
   )
   used = np.unique(candidates.ends[kept_edges])
   new = _ends_of_rest(candidates, kept_edges, left, ink, reach)
@@ -219,7 +223,7 @@ def select(
     more = _Candidates(everywhere, pairs, half, ink, log_odds=log_odds, **costs)
     candidates.extend(more)
     kept_edges = np.concatenate([kept_edges, np.zeros(len(more.ends), bool)])
-    kept_edges, _ = _search(candidates, kept_edges, ink.weight, node_cost)
+    kept_edges, _ = _search(candidates, kept_edges, ink.weight, node_costs)
   edges, prob = candidates.ends[kept_edges], candidates.prob[kept_edges]
   all_prob = np.concatenate([node_prob[kept], np.full(len(new), 0.5)])
   used, edges = np.unique(edges, return_inverse=True)
@@ -240,14 +244,14 @@ def _log_odds(prob):
   return np.log(prob) - np.log1p(-prob)
 
 
-def _search(candidates, kept, weight, node_cost):
+def _search(candidates, kept, weight, node_costs):
   """Takes edges in and out, the best first, while that lowers the cost.
 
   Args:
     candidates: `_Candidates`.
     kept: `[M]` bool, where to start.
     weight: of a point of ink.
-    node_cost: see `select`.
+    node_costs: `[3]`, of a node with no edge, one, and more.
 
   Returns:
     `[M]` bool and what is left unexplained of each point, `[P]`.
@@ -259,6 +263,11 @@ def _search(candidates, kept, weight, node_cost):
   degree = np.bincount(ends[kept].ravel(), minlength=len(candidates.nodes))
   points = np.arange(num_points)
   left = nothing[0]
+
+  def of_nodes(edges, change):
+    """What both nodes of edges cost, were their degrees changed by so many."""
+    return node_costs[np.minimum(degree[ends[edges]] + change, 2)].sum(axis=1)
+
   # Each step lowers the cost, so the search ends; the limit is for bad luck.
   for _ in range(4 * len(cost)):
     inside, outside = np.flatnonzero(kept), np.flatnonzero(~kept)
@@ -271,13 +280,11 @@ def _search(candidates, kept, weight, node_cost):
       table[winner, points] = np.inf
       second = np.minimum(table.min(axis=0), nothing[0])
       loss = np.bincount(winner, second - left, minlength=len(table))[:-1]
-      freed = (degree[ends[inside]] == 1).sum(axis=1)
-      gain = cost[inside] + node_cost * freed - loss
+      gain = cost[inside] - loss + of_nodes(inside, 0) - of_nodes(inside, -1)
       best_gain, best = gain.max(), inside[gain.argmax()]
     if len(outside):
       gain = np.maximum(0, left - candidates.unexplained[outside]).sum(axis=1)
-      needed = (degree[ends[outside]] == 0).sum(axis=1)
-      gain = gain - cost[outside] - node_cost * needed
+      gain += of_nodes(outside, 0) - of_nodes(outside, 1) - cost[outside]
       if gain.max() > best_gain:
         best_gain, best = gain.max(), outside[gain.argmax()]
     if best_gain <= 1e-6:

@@ -71,9 +71,11 @@ def test_the_ink_decides_where_probabilities_do_not(right, wrong, side, half_wid
 
 def test_of_two_ways_to_draw_a_stroke_one_is_kept():
   nodes = [[-0.8, 0], [0.0, 0.02], [0.8, 0]]
-  probs = {(0, 1): 0.6, (1, 2): 0.6, (0, 2): 0.7}
-  kept = found(decoding.select(believe(nodes, probs), draw(nodes, [(0, 2)])))
-  assert kept in (expected(nodes, [(0, 2)]), expected(nodes, [(0, 1), (1, 2)]))
+  graph = believe(nodes, {(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.9})
+  ink = draw(nodes, [(0, 2)])
+  assert found(decoding.decode(graph, ink)) == expected(nodes, [(0, 2)])
+  finer = decoding.decode(graph, ink, tolerance=0.01)
+  assert found(finer) == expected(nodes, [(0, 1), (1, 2)])
 
 
 def test_ink_without_nodes_gets_some():
@@ -91,6 +93,17 @@ def test_ink_without_nodes_gets_some():
   _, pairs = graphs.to_lists(decoding.decode(bar, ink), 0)
   assert len(pairs) == 3
   assert sorted(np.bincount(pairs.ravel()).tolist()) == [1, 1, 1, 3]
+
+
+def test_two_ends_that_ink_joins_are_joined():
+  # So short an edge explains next to nothing; that strokes go on speaks for it.
+  nodes = [[-0.7, 0.0], [-0.03, 0.0], [0.03, 0.0], [0.7, 0.0]]
+  probs = {(0, 1): 0.9, (2, 3): 0.9, (1, 2): 0.4}
+  ink = draw(nodes, [(0, 3)])
+  kept = found(decoding.select(believe(nodes, probs), ink))
+  assert kept == expected(nodes, [(0, 1), (1, 2), (2, 3)])
+  apart = found(decoding.select(believe(nodes, probs), ink, end_cost=0.0))
+  assert apart == expected(nodes, [(0, 1), (2, 3)])
 
 
 def test_probabilities_and_threshold_weigh_against_the_ink():
