@@ -90,6 +90,8 @@ def test_version_and_mistakes_in_the_command_line(capsys):
     [*predict, '--format='],
     [*predict, '--threshold=1'],
     [*predict, '--threshold=x'],
+    [*predict, '--tolerance=101'],
+    [*predict, '--tolerance=-1'],
     [*predict, '--refine=-1'],
     [*predict, '--batch_size=0'],
     [*predict, '--polarity=grey'],
