@@ -42,14 +42,15 @@ def parse_part(text):
 
 
 def load_part(text, spread):
-  """The `Archive` that 'PATH[:key=value,...]' names, and its options."""
+  """What 'PATH[:key=value,...]' names: the file's name, its `Archive`, the options."""
   path, options = parse_part(text)
   chosen = dict(options)
   key, half = chosen.pop('split', None), chosen.pop('half', 'held_out')
   if half not in ('look', 'held_out'):
     raise ValueError(f"half must be 'look' or 'held_out'; got {half!r}.")
+  name = pathlib.Path(path).stem
   if key is None:
-    return archives.load(path, spread=spread, **chosen), options
+    return name, archives.load(path, spread=spread, **chosen), options
   archive = archives.load(path, **chosen)
   if key == 'block':
     key = np.arange(len(archive)) // 60
@@ -60,7 +61,7 @@ def load_part(text, spread):
   archive = look if half == 'look' else held_out
   if spread is not None and spread < len(archive):
     archive = archive.take(np.arange(spread) * len(archive) // spread)
-  return archive, options
+  return name, archive, options
 
 
 def run(parts, *, weights_path, steps, spread, batch_size):
@@ -68,7 +69,7 @@ def run(parts, *, weights_path, steps, spread, batch_size):
   method, variables, _ = weights.load_method(weights_path)
   variables = jax.device_put(variables)
   for text in parts:
-    archive, options = load_part(text, spread)
+    name, archive, options = load_part(text, spread)
     for refine in steps:
       settings = dict(
         batch_size=batch_size,
@@ -81,7 +82,7 @@ def run(parts, *, weights_path, steps, spread, batch_size):
       predictions = evaluation.predict_archive(method, variables, archive, **settings)
       seconds = time.perf_counter() - begin
       row = {
-        'archive': pathlib.Path(parse_part(text)[0]).stem,
+        'archive': name,
         'part': options,
         'images': len(archive),
         'refine': refine,

@@ -126,7 +126,7 @@ def main(argv):
   from img2graph.training import loop
   from img2graph.training import parallel
 
-  parallel.use_cores(_CONFIG.value.batch_size)
+  parallel.use_cores(_CONFIG.value.get('batch_size', 1))
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
     run(
