@@ -27,20 +27,27 @@ def get_config(variant='base'):
     min_gap=0.06,
     line_width=(0.7, 4.5),
     fill=(0.35, 1.0),
-    target_width=1.25,
+    target_width=1.0,
     # Scans show thin lines much fainter than thick ones.
     pressure=(0.0, 0.6),
     contrast=(0.25, 1.0),
     bend=(0.0, 0.35),
     pieces=0.35,
+    noise=(0.0, 0.15),
   )
   c.batch_size = 16
   c.method.canonical_form.side = 128
   c.method.capacity = 28
   # More than in training, where every pair of nodes costs time.
   c.method.predict_capacity = 64
+  # Pairs of nodes that may have an edge, for each node: with all of them reading the
+  # image would take most of the time, and more than 99 of 100 edges are among these.
+  c.method.most_pairs = 6
   c.method.nodes.width = 40
-  c.method.nodes.blocks = 5
+  c.method.nodes.blocks = 4
+  # A single triangle or a character: what a stroke that sticks out means depends on it.
+  c.method.nodes.context = 2
+  c.method.nodes.drawing = 96
   # Nodes of real drawings stand close together.
   c.method.nodes.min_distance = 3.5
   # Wide enough to see that a stroke bows beside the straight line between two nodes.
@@ -51,6 +58,7 @@ def get_config(variant='base'):
   c.method.renderer.max_edges = 40
   c.method.fit.max_edges = 64
   c.method.loss.scales = 5
+  c.method.loss.drawing_weight = 0.3
   # A tenth of what three shapes bear: an edge is a smaller part of these drawings, and
   # costs beyond its share of the ink make it vanish.
   c.method.loss.length_cost = 0.005
@@ -59,7 +67,7 @@ def get_config(variant='base'):
   c.start_from = ''  # 'shipped', or the path of weights, to go on from them.
   c.eval.capacities = ()
   if variant == 'base':
-    c.train_steps = 14_000
+    c.train_steps = 12_000
     c.optim.lr = 1.5e-3
     c.eval.num_images = 200
     c.eval_every = c.checkpoint_every = c.panel_every = 1000

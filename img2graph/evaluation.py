@@ -55,7 +55,7 @@ def _compiled_predict(method, refine, canonical_options, sharding):
     if refine:
       graph = method.refine(variables, images, graph, refine)
     if canonical_options is None:
-      return graph, method.ink(images)
+      return graph, method.ink(variables, images)
     return graphs.canonicalize(graph, **dict(canonical_options))
 
   if sharding is None:

@@ -136,7 +136,7 @@ class Predictor:
       graph = self.method.predict(variables, images)
       if refine:
         graph = self.method.refine(variables, images, graph, refine)
-      return graph, self.method.ink(images) if self.method.ink else None
+      return graph, self.method.ink(variables, images) if self.method.ink else None
 
     return jax.jit(run)
 

@@ -68,6 +68,8 @@ def curves_ink(
   *,
   gap_at,
   gap_half_px,
+  dash_px=None,
+  dash_share=1.0,
   aliased,
   x,
   y,
@@ -88,6 +90,9 @@ def curves_ink(
     ink: `[E]` float in [0, 1]; 0 for an absent piece.
     gap_at: `[E]` float in [0, 1], the middle of a gap along the piece.
     gap_half_px: `[E]` float, half its length in pixels; negative for no gap.
+    dash_px: `[E]` float, from dash to dash along the piece in pixels; 0 or below for an
+      unbroken line. None for no dashes at all.
+    dash_share: [] float in (0, 1], of that which is ink.
     aliased: [] bool, see `line_ink`.
     x: `[H, W]` float, x of every pixel's centre in pixels; may be warped.
     y: `[H, W]` float, y likewise.
@@ -113,6 +118,10 @@ def curves_ink(
     distance = jnp.sqrt((across - sideways) ** 2 * correction + beyond**2)
     value = ink[e] * line_ink(distance, line_width[e], aliased)
     in_gap = jnp.abs(along - gap_at[e]) * length[e] < gap_half_px[e]
+    if dash_px is not None:
+      # A dash in the middle: pieces begin and end in any part of one.
+      dash = (along - 0.5) * length[e] / jnp.maximum(dash_px[e], 1e-3) + dash_share / 2
+      in_gap |= (dash_px[e] > 0) & (jnp.mod(dash, 1) > dash_share)
     return jnp.maximum(darkest, jnp.where(in_gap, 0.0, value)), None
 
   # A loop on the device, not unrolled: it compiles in a tenth of the time, runs as

@@ -10,7 +10,8 @@ share a canvas.
 The same strokes are then drawn twice. The *image* is sloppy: bent and wavy strokes,
 corners that overshoot or stay open, gaps, other widths, pressure, blur, noise and a
 grey background. It also shows what is no line of the drawing: the second line of a
-double bond, letters that hide a node, and dots and small marks on empty paper. The
+double bond, the circle in a ring, letters and words that hide a node, and dots, small
+marks and words on empty paper; and it lacks what was erased. The
 *target* is what such a drawing means: straight chords of one width at full ink, one for
 a double bond, and up to the node under a letter. Learning to draw the target from the
 image needs no graph.
@@ -38,6 +39,8 @@ _DRAWINGS = 4  # most drawings on one canvas
 _DOUBLES = 8  # most chords of one canvas that are drawn double
 _LABELS = 4  # most labels of one canvas
 _DISTRACTORS = 4  # most distractors of one canvas
+_LETTERS = 3  # most letters of a word behind its first
+_ERASED = 8  # most places of one canvas that are erased
 _NUMBERS = _STROKES * _POINTS * 4 + 16  # uniform numbers that make one drawing
 _GLYPH_STROKES = 3  # most strokes of a label or a distractor
 _TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
@@ -406,6 +409,11 @@ KINDS = {
 }
 
 
+def _number_of(*names):
+  """Places in `KINDS`: `[len(names)]` int."""
+  return np.array([list(KINDS).index(name) for name in names])
+
+
 def _cut_to(points, count, limit):
   """Ends a drawing before the first point that makes it too large.
 
@@ -470,7 +478,7 @@ def _one_drawing(numbers, weights, box, *, min_gap):
     min_gap: see `sample`.
 
   Returns:
-    points `[L, K, 2]`, count `[L]`, smooth `[L]`, and whether it is a molecule `[L]`.
+    points `[L, K, 2]`, count `[L]`, smooth `[L]`, and the number of its kind `[L]`.
   """
   u, v = numbers[16:].reshape(_STROKES, _POINTS, 4), numbers[:16]
   share = jnp.cumsum(weights) / jnp.sum(weights)
@@ -495,7 +503,7 @@ def _one_drawing(numbers, weights, box, *, min_gap):
   upright, aspect, shear = jnp.asarray(table)[kind]
   # All chords of a molecule are equal: one that is too large for its box would be
   # nothing but chords that are too short.
-  bonds = kind == list(KINDS).index('molecule')
+  bonds = kind == _number_of('molecule')
   least = 1.3 * min_gap
   limit = jnp.min(box[1] - box[0]) / least
   count = jnp.where(bonds, _cut_to(points, count, limit), count)
@@ -509,9 +517,9 @@ def _one_drawing(numbers, weights, box, *, min_gap):
     box=box,
     least=jnp.where(bonds, least, 0.0),
   )
-  final = kind == list(KINDS).index('roads')
-  bonds = jnp.broadcast_to(bonds, count.shape)
-  return jnp.where(final, points, placed), count, smooth, bonds
+  final = kind == _number_of('roads')
+  kind = jnp.broadcast_to(kind, count.shape)
+  return jnp.where(final, points, placed), count, smooth, kind
 
 
 def _straighten(points, count, flat):
@@ -597,6 +605,27 @@ def _chords(points, count, smooth, bonds=None):
     'inner': inner,
   }
   return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), chords)
+
+
+def _rings(points, count, bonds):
+  """Rings of molecules that are a stroke of their own.
+
+  Args:
+    points: `[L, K, 2]`.
+    count: `[L]` int.
+    bonds: `[L]` bool.
+
+  Returns:
+    `[R, 3]`: middle and radius; the radius of an absent one is 0.
+  """
+  last = jnp.take_along_axis(points, jnp.maximum(count - 1, 0)[:, None, None], axis=1)
+  closed = jnp.linalg.norm(last[:, 0] - points[:, 0], axis=-1) < _TOUCH
+  inner = (np.arange(_POINTS)[None] < (count - 1)[:, None])[..., None]
+  middle = jnp.sum(jnp.where(inner, points, 0.0), axis=1)
+  middle = middle / jnp.maximum(count - 1, 1)[:, None]
+  radius = jnp.linalg.norm(points[:, 0] - middle, axis=-1)
+  rings = jnp.concatenate([middle, radius[:, None]], axis=-1)
+  return _take_first(bonds & closed & (count > 5), _DRAWINGS, rings)[1]
 
 
 def _take_first(mask, num, values):
@@ -923,6 +952,37 @@ def _labelled_nodes(graph, chords, taken, share, u, w):
   return exists, nodes[index], jnp.where(exists, radius[index], 0.0)
 
 
+def _words(exists, places, radius, share, start, end, w):
+  """Further letters beside a letter: right of it or left.
+
+  Args:
+    exists: `[S]` bool.
+    places: `[S, 2]` in coordinate units.
+    radius: `[S]`, of the disc of a letter.
+    share: [] in [0, 1], of the letters that begin a word.
+    start: `[A, 2]`, of what no letter may hide; absent ones lie outside.
+    end: `[A, 2]`.
+    w: `[S, 2]` uniform numbers.
+
+  Returns:
+    exists `[S * _LETTERS]`, places `[S * _LETTERS, 2]`, radius `[S * _LETTERS]`.
+  """
+  index = np.arange(1, _LETTERS + 1)
+  # A molecule lies to the left of its rightmost labels, and the other way round.
+  away = jnp.sign(places[:, 0] + 0.4 * _signed(w[:, 0]))
+  step = 1.45 * (radius * away)[:, None] * index[None]
+  x = places[:, :1] + step
+  spots = jnp.stack([x, jnp.broadcast_to(places[:, 1:], x.shape)], axis=-1)
+  far = _segment_distance(spots.reshape(-1, 2), start, end).min(axis=1)
+  free = far.reshape(x.shape) > 0.9 * radius[:, None]
+  free = free & (jnp.abs(x) < 1 - 0.7 * radius[:, None])
+  count = jnp.where(w[:, 1] < share, _integer(w[:, 1] / share, 1, _LETTERS), 0)
+  more = exists[:, None] & (index[None] <= count[:, None])
+  more = more & (jnp.cumsum(~free, axis=1) == 0)
+  radii = jnp.where(more, radius[:, None], 0.0)
+  return more.reshape(-1), spots.reshape(-1, 2), radii.reshape(-1)
+
+
 def _distractor_places(start, end, thickness, share, u, w):
   """Places on empty paper: exists `[F]`, places `[F, 2]`, radius `[F]`.
 
@@ -1007,7 +1067,31 @@ def _add_glyphs(
   return ink.at[rows[:, :, None], columns[:, None, :]].max(strokes, mode='drop')
 
 
-# Numbers that make the drawing rough: of the image, of each chord, of each node, of 24
+def _circles_ink(circles, width, side, share):
+  """Ink `[side, side]` of circles `[R, 3]` (middle, radius), drawn smaller by a share.
+
+  All in pixels; those without a radius are absent.
+  """
+  pixels = np.stack(np.mgrid[:side, :side][::-1], axis=-1).astype(np.float32) + 0.5
+  middle = circles[:, None, None, :2] + side / 2
+  away = jnp.linalg.norm(pixels[None] - middle, axis=-1)
+  radius = circles[:, None, None, 2]
+  far = jnp.abs(away - (0.45 + 0.15 * share) * radius)
+  ink = jnp.where(radius > 0, drawing.line_ink(far, width, False), 0.0)
+  return ink.max(axis=0)
+
+
+def _discs_paper(places, radius, side):
+  """What discs leave of ink: `[side, side]`, 0 within them, 1 elsewhere.
+
+  Args:
+    places: `[D, 2]` pixels.
+    radius: `[D]` pixels; negative for an absent disc.
+    side: pixels.
+  """
+  pixels = np.stack(np.mgrid[:side, :side][::-1], axis=-1).astype(np.float32) + 0.5
+  far = jnp.linalg.norm(pixels[None] - places[:, None, None], axis=-1)
+  return jnp.clip(far - radius[:, None, None] + 0.5, 0, 1).min(axis=0)
 
 
 def sample(
@@ -1026,8 +1110,11 @@ def sample(
   target_width=2.0,
   bend=(0.0, 0.25),
   wave=(0.0, 0.6),
-  overshoot=(0.0, 0.08),
+  overshoot=(0.0, 0.04),
+  sloppy=4.0,
   gap=0.06,
+  dashes=0.08,
+  erased=0.1,
   contrast=(0.35, 1.0),
   pressure=(0.0, 0.3),
   blur=(0.0, 0.25),
@@ -1035,7 +1122,9 @@ def sample(
   background=(0.0, 0.1),
   aliased=0.25,
   double=(0.15, 0.5),
+  circles=0.2,
   labels=0.12,
+  words=0.5,
   distractors=0.1,
 ):
   """Draws a batch of varied line drawings, rough and clean, with their true graphs.
@@ -1064,7 +1153,13 @@ def sample(
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
     overshoot: how far strokes end beyond or before their corner, in coordinate units.
+    sloppy: factor >= 1 of `overshoot` and `gap` in images of a single polygon, triangle
+      or rectangle: of a drawing with more strokes, what sticks out is part of it.
     gap: share of chords with a gap of 2 to 5 pixels.
+    dashes: share of images in which most chords are dashed, 4 to 10 pixels from dash to
+      dash.
+    erased: share of images from which one to eight discs of 1.5 to 3.5 pixels radius
+      are erased along the strokes.
     contrast: ink of the strokes, in (0, 1].
     pressure: how much ink and width vary between chords, in [0, 0.9].
     blur: weight of each neighbour in a blur of 3 x 3 pixels, in [0, 1/3].
@@ -1075,10 +1170,13 @@ def sample(
     double: share of the chords of molecules that the image shows as two parallel lines,
       at most 8 chords of an image; target and graph have the chord alone. The second
       line is shorter, nearer than any two strokes, and lies inside of rings.
+    circles: share of the images with molecules whose rings are drawn with a circle
+      inside, as aromatic ones are; neither in target nor graph.
     labels: share of images with labels, five times as large for images with molecules
       (at most all): up to four nodes, rather those with one or two edges and never two
       neighbours, are hidden in the image by an erased disc with a letter-like glyph.
       Target and graph still have the lines up to the node.
+    words: share of labels and of distractors beside which further letters stand.
     distractors: share of images with one to four dots or small marks on empty paper,
       at least 5 pixels from all strokes and labels; neither in target nor graph.
 
@@ -1108,8 +1206,8 @@ def sample(
   if weights.min() < 0 or not weights.sum() > 0:
     raise ValueError(f'kinds must have weights >= 0, one of them > 0; got {kinds}.')
   # Roads fill the canvas: they share it with nothing, and never come second.
-  roads = list(KINDS).index('roads')
-  second_weights = np.where(np.arange(len(KINDS)) == roads, 0, weights)
+  roads = np.arange(len(KINDS)) == _number_of('roads')
+  second_weights = np.where(roads, 0, weights)
   if not second_weights.sum() > 0:
     second_weights = weights
     pieces = 0.0
@@ -1122,7 +1220,10 @@ def sample(
   bend = as_range('bend', bend, lowest=0, highest=1)
   wave = as_range('wave', wave, lowest=0)
   overshoot = as_range('overshoot', overshoot, lowest=0, highest=1)
+  sloppy = as_range('sloppy', sloppy, lowest=1)[0]
   gap = as_range('gap', gap, lowest=0, highest=1)[0]
+  dashes = as_range('dashes', dashes, lowest=0, highest=1)[0]
+  erased = as_range('erased', erased, lowest=0, highest=1)[0]
   contrast = as_range('contrast', contrast, lowest=0.01, highest=1)
   pressure = as_range('pressure', pressure, lowest=0, highest=0.9)
   blur = as_range('blur', blur, lowest=0, highest=1 / 3)
@@ -1130,7 +1231,9 @@ def sample(
   background = as_range('background', background, lowest=0, highest=0.9)
   aliased = as_range('aliased', aliased, lowest=0, highest=1)[0]
   double = as_range('double', double, lowest=0, highest=1)
+  circles = as_range('circles', circles, lowest=0, highest=1)[0]
   labels = as_range('labels', labels, lowest=0, highest=1)[0]
+  words = as_range('words', words, lowest=0, highest=1)[0]
   distractors = as_range('distractors', distractors, lowest=0, highest=1)[0]
   num_chords = capacity + 8
   unit = side / 64  # pixels of this canvas in one pixel of the options
@@ -1148,15 +1251,17 @@ def sample(
     boxes = jnp.stack([lows[num - 1], highs[num - 1], filled], axis=1)
     first_weights = jnp.where(num > 1, second_weights, weights)
     further = [jnp.asarray(second_weights)] * (_DRAWINGS - 1)
-    points, count, smooth, bonds = jax.vmap(
+    points, count, smooth, kind = jax.vmap(
       functools.partial(_one_drawing, min_gap=min_gap)
     )(numbers, jnp.stack([first_weights, *further]), boxes)
     count = jnp.where((np.arange(_DRAWINGS) < num)[:, None], count, 0)
-    bonds = bonds.reshape(-1)
+    alone = (num == 1) & jnp.any(kind[0, 0] == _number_of('polygon', 'quad'))
+    bonds = kind.reshape(-1) == _number_of('molecule')
     # A molecule has no slight bends, only small ones.
     points, count = _straighten(
       points.reshape(-1, _POINTS, 2), count.reshape(-1), jnp.where(bonds, 0.0, flat)
     )
+    rings = _rings(points, count, bonds)
     chords = _chords(points, count, smooth.reshape(-1), bonds)
     exists, chords = _take_first(chords['valid'], num_chords, chords)
     relations = _relations(chords['start'], chords['end'])
@@ -1168,26 +1273,49 @@ def sample(
     separate = ~relations['joint'] & ~relations['touching']
     separate = separate & taken[:, None] & taken[None]
     space = jnp.where(separate, relations['nearest'], 2.0).min()
+    chords = dict(chords, alone=alone, rings=rings)
     return chords, taken, graph, jnp.minimum(shortest, space)
 
   # Numbers that make the drawing rough: of the image, of every chord, of every node, of
-  # 24 places for distractors, of every glyph.
-  sizes = (24, num_chords * 12, capacity * 2, 24 * 3, (_LABELS + _DISTRACTORS) * 10)
+  # 24 places for distractors, of every glyph, of every word, and of every place that is
+  # erased.
+  num_words = min(_LABELS, capacity) + _DISTRACTORS
+  glyphs = num_words * (1 + _LETTERS)
+  sizes = (
+    32,
+    num_chords * 12,
+    capacity * 2,
+    24 * 3,
+    glyphs * 10,
+    num_words * 2,
+    _ERASED * 3,
+  )
 
   def rough(numbers, noise_key, chords, taken, graph, room):
     """The sloppy drawing `[side, side]` of the chords."""
-    u, w, label_w, place_w, glyph_w = jnp.split(numbers, np.cumsum(sizes)[:-1])
+    parts = jnp.split(numbers, np.cumsum(sizes)[:-1])
+    u, w, label_w, place_w, glyph_w, word_w, erased_w = parts
     w, label_w = w.reshape(num_chords, 12), label_w.reshape(capacity, 2)
     place_w, glyph_w = place_w.reshape(-1, 3), glyph_w.reshape(-1, 10)
+    word_w = word_w.reshape(-1, 2)
+    erased_w = erased_w.reshape(-1, 3)
     pick = drawing.pick
     molecule = jnp.any(taken & chords['bond'])
+    rough_factor = jnp.where(chords['alone'], sloppy, 1.0)
+    circled = molecule & (u[21] < circles)
 
     widest = jnp.maximum(line_width[0], 32 * room / 2)  # pixels of 64
     width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
     width = jnp.minimum(width, widest)
     if double[1] > 0:
       doubled, of_chord, start2, end2, apart = _double_lines(
-        chords, taken, room, pick(u[15], double), u[16], w[:, 9:], min_gap=min_gap
+        chords,
+        taken,
+        room,
+        jnp.where(circled, 0.0, pick(u[15], double)),
+        u[16],
+        w[:, 9:],
+        min_gap=min_gap,
       )
       # There is paper between the two lines.
       thin = jnp.maximum(line_width[0], 0.6 * 32 * apart)
@@ -1198,8 +1326,8 @@ def sample(
 
     # Strokes end too late or too soon. Where two chords of a stroke meet, some people
     # lift the pen and others do not; curves are drawn in one go.
-    reach = pick(u[3], overshoot)
-    lifted = (u[4] < 0.4) & (chords['smooth'] == 0)
+    reach = rough_factor * pick(u[3], overshoot)
+    lifted = (u[4] < jnp.where(chords['alone'], 0.8, 0.4)) & (chords['smooth'] == 0)
     at_start = reach * jnp.where(chords['first'] | lifted, 1.6 * w[:, 2] - 0.6, 0.0)
     at_end = reach * jnp.where(chords['last'] | lifted, 1.6 * w[:, 3] - 0.6, 0.0)
     edge = chords['end'] - chords['start']
@@ -1214,9 +1342,11 @@ def sample(
     slope0 = chords['slope0'] + strength * _signed(w[:, 4])
     slope1 = chords['slope1'] + strength * _signed(w[:, 5])
 
-    with_gap = w[:, 6] < gap
+    with_gap = w[:, 6] < rough_factor * gap
     gap_half = jnp.where(with_gap, unit * (1 + 1.5 * w[:, 7]), -1.0)
     gap_at = 0.2 + 0.6 * w[:, 8]
+    dashed = (u[22] < dashes) & (w[:, 6] < 0.8)
+    dash = jnp.where(dashed, unit * (4 + 6 * u[23]) * (0.8 + 0.4 * w[:, 7]), 0.0)
 
     pixel = jnp.arange(side, dtype=jnp.float32) + 0.5
     amplitude = unit * pick(u[6], wave)
@@ -1236,6 +1366,7 @@ def sample(
       slope0, slope1 = repeated(slope0), repeated(slope1)
       widths, inks = repeated(widths), repeated(inks)
       gap_at, gap_half = repeated(gap_at), repeated(gap_half, -1.0)
+      dash = repeated(dash)
       present = jnp.concatenate([taken, doubled])
 
     ink = drawing.curves_ink(
@@ -1247,15 +1378,34 @@ def sample(
       jnp.where(present, inks, 0.0),
       gap_at=gap_at,
       gap_half_px=gap_half,
+      dash_px=dash,
+      dash_share=0.45 + 0.3 * u[24],
       aliased=aliased_here,
       x=pixel[None, :] + shift_x[:, None],
       y=pixel[:, None] + shift_y[None, :],
     )
+    if circles > 0:
+      ring = _circles_ink(chords['rings'] * (side / 2), unit * width, side, u[25])
+      ink = jnp.maximum(ink, jnp.where(circled, pick(u[2], contrast) * ring, 0.0))
+    if erased > 0:
+      at = _integer(erased_w[:, 0], 0, num_chords - 1)
+      at = jax.lax.top_k(taken + 0.5 * w[:, 11], num_chords)[1][
+        jnp.mod(at, jnp.maximum(jnp.sum(taken), 1))
+      ]
+      along = erased_w[:, 1:2]
+      places = chords['start'][at] + along * (chords['end'] - chords['start'])[at]
+      radius = unit * (1.5 + 2 * erased_w[:, 2])
+      there = np.arange(_ERASED) < _integer(u[26], 1, _ERASED)
+      radius = jnp.where(there & (u[27] < erased), radius, -1.0)
+      ink = ink * _discs_paper((places + 1) * (side / 2), radius, side)
 
     marks = []  # exists, places, radius, and whether they are letters
     if labels > 0:
       share = jnp.where(molecule, min(5 * labels, 1.0), labels)
       found = _labelled_nodes(graph, chords, taken, share, u[17:19], label_w)
+      marks.append((*found, jnp.ones(found[0].shape, bool)))
+      away = jnp.where(taken[:, None, None], jnp.stack([start, end], 1)[:num_chords], 9)
+      found = _words(*found, words, away[:, 0], away[:, 1], word_w[:-_DISTRACTORS])
       marks.append((*found, jnp.ones(found[0].shape, bool)))
     if distractors > 0:
       # A bent stroke leaves its chord by no more than 4/27 of its slopes.
@@ -1266,7 +1416,12 @@ def sample(
         start, end = jnp.concatenate([start, places]), jnp.concatenate([end, places])
         thickness = jnp.concatenate([thickness, radius])
       found = _distractor_places(start, end, thickness, distractors, u[19:21], place_w)
-      marks.append((*found, jnp.zeros(found[0].shape, bool)))
+      word = word_w[-_DISTRACTORS:, 1] < words
+      marks.append((*found, word))
+      free = jnp.isfinite(thickness)[:, None]
+      start, end = jnp.where(free, start, 9), jnp.where(free, end, 9)
+      found = _words(*found, words, start, end, word_w[-_DISTRACTORS:])
+      marks.append((*found, jnp.ones(found[0].shape, bool)))
     if marks:
       exists, places, radius, letter = map(jnp.concatenate, zip(*marks, strict=True))
       ink = _add_glyphs(

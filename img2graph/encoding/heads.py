@@ -27,11 +27,13 @@ class NodeSet(NamedTuple):
     positions: `[B, N, 2]` float32, (x, y) in [-1, 1].
     prob: `[B, N]` float32 in [0, 1], probability that the node exists.
     attention: `[B, h, w, N]` normalised maps, or None when a head has none.
+    drawing: `[B, S, S]` logits of ink without what is rough about the image, or None.
   """
 
   positions: Any
   prob: Any
   attention: Any = None
+  drawing: Any = None
 
 
 class ProposalNodes(nn.Module):
@@ -56,7 +58,7 @@ class ProposalNodes(nn.Module):
 
     Needs the random stream 'explore' when `train` is set.
     """
-    logits, positions = self.net(images)
+    logits, positions, drawing = self.net(images)
     scores = jax.lax.stop_gradient(logits)
     if train and self.noise:
       scale = self.noise * jnp.clip(1 - progress / self.noise_until, 0, 1)
@@ -70,7 +72,7 @@ class ProposalNodes(nn.Module):
     )
     chosen = jnp.take_along_axis(positions, indices[..., None], axis=1)
     prob = jax.nn.sigmoid(jnp.take_along_axis(logits, indices, axis=1)) * valid
-    return NodeSet(chosen, prob)
+    return NodeSet(chosen, prob, drawing=drawing)
 
 
 class AttentionNodes(nn.Module):

@@ -3,30 +3,36 @@
 Letters: B batch, P node pairs, K samples along, A samples across.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from img2graph.encoding import layers
 
 
 def sample_bilinear(images, points):
   """Bilinear samples of images at points; paper (zero) lies beyond the border.
 
   Args:
-    images: `[B, H, W]` float.
+    images: `[B, H, W]` float, or `[B, H, W, C]`.
     points: `[B, ..., 2]` float, (x, y) in [-1, 1]; -1 and 1 are the outer edges.
 
   Returns:
-    `[B, ...]` float.
+    `[B, ...]` float, or `[B, ..., C]`.
   """
+  if images.ndim == 3:
+    return _sample(images[..., None], points[..., 0], points[..., 1])[..., 0]
   return _sample(images, points[..., 0], points[..., 1])
 
 
 def _sample(images, x, y):
-  """`sample_bilinear` at positions x and y, `[B, ...]` each."""
-  batch, height, width = images.shape
+  """`sample_bilinear` of `[B, H, W, C]` at positions x and y, `[B, ...]` each."""
+  batch, height, width, channels = images.shape
   # One pixel of paper around the image, so that no corner needs a mask of its own.
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1)))
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
   x = jnp.clip((x + 1) * (width / 2) + 0.5, 0, width + 1)
   y = jnp.clip((y + 1) * (height / 2) + 0.5, 0, height + 1)
   left = jnp.clip(jnp.floor(x), 0, width)
@@ -41,14 +47,15 @@ def _sample(images, x, y):
       padded[:, 1:, :-1],
       padded[:, 1:, 1:],
     ],
-    axis=-1,
-  ).reshape(batch, -1, 4)
+    axis=-2,
+  ).reshape(batch, -1, 4 * channels)
   # Clipped once more, since a NaN may become any index.
   found = jax.vmap(lambda rows, i: rows.at[i].get(mode='clip'))(
     corners, index.reshape(batch, -1)
-  ).reshape(*index.shape, 4)
-  upper = found[..., 0] * (1 - fx) + found[..., 1] * fx
-  lower = found[..., 2] * (1 - fx) + found[..., 3] * fx
+  ).reshape(*index.shape, 4, channels)
+  fx, fy = fx[..., None], fy[..., None]
+  upper = found[..., 0, :] * (1 - fx) + found[..., 1, :] * fx
+  lower = found[..., 2, :] * (1 - fx) + found[..., 3, :] * fx
   return upper * (1 - fy) + lower * fy
 
 
@@ -56,7 +63,7 @@ def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
   """Image values on a small grid laid along each segment.
 
   Args:
-    images: `[B, S, S, 1]` float.
+    images: `[B, S, S, C]` float.
     start: `[B, P, 2]` float in [-1, 1].
     end: `[B, P, 2]` float in [-1, 1]; may equal `start`.
     along: samples from start to end, both included.
@@ -64,7 +71,7 @@ def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
     spread: distance in pixels of the outermost of these from the segment.
 
   Returns:
-    `[B, P, along, across]` float.
+    `[B, P, along, across, C]` float.
   """
   side = images.shape[1]
   edge = end - start
@@ -79,7 +86,54 @@ def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
     return first + t * whole + offsets * aside
 
   # x and y apart: with both in the last axis the processor works half as fast.
-  return _sample(images[..., 0], place(0), place(1))
+  return _sample(images, place(0), place(1))
+
+
+def most_inked(images, start, end, *, count, along=12, reach=4):
+  """The `count` pairs with the most ink under or beside the straight line between.
+
+  Reading an image along every pair of nodes costs most of an encoder's time, and most
+  pairs have nothing but paper between them. Here each is looked at in a few places.
+
+  Args:
+    images: `[B, S, S, 1]` float.
+    start: `[B, P, 2]` float in [-1, 1].
+    end: `[B, P, 2]` float in [-1, 1].
+    count: how many to take, at most P.
+    along: places that are looked at, between both ends.
+    reach: pixels beside the line within which ink counts, to about a pixel.
+
+  Returns:
+    `[B, count]` int32, the pairs' places in the last axis but one of `start`.
+  """
+  near = layers.max_pool_2x2(images[..., :1])[..., 0]
+  side = near.shape[1]
+  near = _max_around(_max_around(near, reach // 2, axis=1), reach // 2, axis=2)
+  t = ((np.arange(along, dtype=np.float32) + 0.5) / along)[None, None]
+
+  def pixel(axis):
+    first, last = start[..., axis, None], end[..., axis, None]
+    place = (first + t * (last - first) + 1) * (side / 2)
+    return jnp.clip(place.astype(jnp.int32), 0, side - 1)
+
+  index = (pixel(1) * side + pixel(0)).reshape(images.shape[0], -1)
+  found = jnp.take_along_axis(near.reshape(images.shape[0], -1), index, axis=1)
+  ink = found.reshape(*start.shape[:2], along).mean(axis=-1)
+  # Of pairs with as much ink the shorter ones: they are the likelier edges.
+  length = jnp.sqrt(((end - start) ** 2).sum(-1) + 1e-12)
+  return jax.lax.top_k(ink - 0.05 * length, count)[1]
+
+
+def _max_around(x, reach, axis):
+  """Maximum of each value and its neighbours up to `reach` along an axis."""
+  size = x.shape[axis]
+  padding = [(0, 0)] * x.ndim
+  padding[axis] = (reach, reach)
+  padded = jnp.pad(x, padding)
+  parts = (
+    jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(2 * reach + 1)
+  )
+  return functools.reduce(jnp.maximum, parts)
 
 
 class SegmentEdges(nn.Module):
@@ -101,7 +155,7 @@ class SegmentEdges(nn.Module):
 
   @nn.compact
   def __call__(self, images, start, end, *, train=False):
-    """(`[B, S, S, 1]`, `[B, P, 2]`, `[B, P, 2]`) -> logits `[B, P]`."""
+    """(`[B, S, S, C]`, `[B, P, 2]`, `[B, P, 2]`) -> logits `[B, P]`."""
     del train  # The same in both.
     # Positions must be moved by the drawing alone: a gradient through the reading
     # would shift nodes to where the classifier is easily satisfied.
@@ -114,8 +168,8 @@ class SegmentEdges(nn.Module):
       across=self.across,
       spread=self.spread,
     )
-    turned = samples[..., ::-1, ::-1]  # The same segment read from the other node.
-    both = jnp.stack([samples, turned], axis=2)  # [B, P, 2, K, A]
+    turned = samples[..., ::-1, ::-1, :]  # The same segment read from the other node.
+    both = jnp.stack([samples, turned], axis=2)  # [B, P, 2, K, A, C]
     x = both.reshape(*both.shape[:3], -1)
     x = nn.relu(nn.Dense(self.hidden, name='hidden_0')(x))
     x = nn.relu(nn.Dense(self.hidden, name='hidden_1')(x))

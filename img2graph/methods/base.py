@@ -26,8 +26,8 @@ class Method:
       ...}` for panels; may hold further images, such as 'refined' or 'input'.
     refine: `(variables, images, graph, num_steps) -> Graph`: test-time fitting of the
       graph to the images through the renderer; None if a method has none.
-    ink: `images -> [B, S, S]`, the line drawings that the graphs explain, for
-      `decoding.decode`; None if graphs are to be taken as they are.
+    ink: `(variables, images) -> [B, S, S]`, the line drawings that the graphs explain,
+      for `decoding.decode`; None if graphs are to be taken as they are.
     sides: image sides in pixels that `predict` takes, ascending; prediction resizes
       to the first that is not smaller than the image, or to the last.
   """

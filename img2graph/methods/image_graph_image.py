@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from img2graph import fitting
 from img2graph import geometry
@@ -37,24 +38,33 @@ class Encoded(NamedTuple):
 
   Attributes:
     nodes: a `heads.NodeSet`.
-    link_prob: `[B, P]`, probability of the edge given that both its nodes exist.
+    link_prob: `[B, K]`, probability of the edge given that both its nodes exist.
+    pairs: `[B, K]` int32, which node pairs may have an edge (`geometry.node_pairs`);
+      None for all P of them, K = P.
   """
 
   nodes: Any
   link_prob: Any
+  pairs: Any = None
+
+  def of_pairs(self, values):
+    """Values of nodes `[B, N, ...]` at both ends of the pairs, `[B, K, ...]` each."""
+    i, j = geometry.node_pairs(self.nodes.positions.shape[1])
+    if self.pairs is None:
+      return values[:, i], values[:, j]
+    take = jax.vmap(lambda value, index: value[index])
+    return tuple(take(values, jnp.asarray(end)[self.pairs]) for end in (i, j))
 
   def ends(self):
-    """Both ends of every node pair, `[B, P, 2]` each."""
-    i, j = geometry.node_pairs(self.nodes.positions.shape[1])
-    return self.nodes.positions[:, i], self.nodes.positions[:, j]
+    """Both ends of every pair, `[B, K, 2]` each."""
+    return self.of_pairs(self.nodes.positions)
 
   def pair_prob(self):
-    """Probability of both nodes of every pair, `[B, P]` each."""
-    i, j = geometry.node_pairs(self.nodes.positions.shape[1])
-    return self.nodes.prob[:, i], self.nodes.prob[:, j]
+    """Probability of both nodes of every pair, `[B, K]` each."""
+    return self.of_pairs(self.nodes.prob)
 
   def weight(self):
-    """`[B, P]`, how much of each edge is drawn: both nodes and the edge exist."""
+    """`[B, K]`, how much of each edge is drawn: both nodes and the edge exist."""
     first, second = self.pair_prob()
     return first * second * self.link_prob
 
@@ -67,20 +77,31 @@ class AutoEncoder(nn.Module):
     edge_head: images and the ends of node pairs -> logits `[B, P]`.
     renderer: edges -> drawing `[B, H, W]`.
     refiner: coarse drawing -> refined drawing, or None.
+    most_pairs: how many node pairs, those with the most ink between them, may have an
+      edge; None for all.
   """
 
   node_head: nn.Module
   edge_head: nn.Module
   renderer: nn.Module
   refiner: nn.Module | None = None
+  most_pairs: int | None = None
 
   def encode(self, images, progress, train):
     """`[B, S, S, 1]` -> `Encoded`."""
     nodes = self.node_head(images, progress=progress, train=train)
-    i, j = geometry.node_pairs(nodes.positions.shape[1])
-    start, end = nodes.positions[:, i], nodes.positions[:, j]
+    encoded = Encoded(nodes, None)
+    start, end = encoded.ends()
+    if self.most_pairs is not None and self.most_pairs < start.shape[1]:
+      pairs = segment_edges.most_inked(images, start, end, count=self.most_pairs)
+      encoded = Encoded(nodes, None, pairs)
+      start, end = encoded.ends()
+    if nodes.drawing is not None:
+      # Edges are read from both drawings, the one that is given and the clean one.
+      clean = jax.lax.stop_gradient(jax.nn.sigmoid(nodes.drawing))
+      images = jnp.concatenate([images, clean[..., None]], axis=-1)
     logits = self.edge_head(images, start, end, train=train)
-    return Encoded(nodes, jax.nn.sigmoid(logits.astype(jnp.float32)))
+    return encoded._replace(link_prob=jax.nn.sigmoid(logits.astype(jnp.float32)))
 
   def draw(self, encoded, height, width, progress, train):
     """`Encoded` -> coarse drawing `[B, H, W, 1]`."""
@@ -119,6 +140,7 @@ def build(
   fit,
   sides,
   predict_capacity=None,
+  most_pairs=None,
 ):
   """The method, from the values of `config.method` (see configs/simple_shapes.py).
 
@@ -139,6 +161,8 @@ def build(
     sides: image sides that `predict` takes.
     predict_capacity: capacity of `predict`, if it differs: proposals may be more than
       in training, whose cost grows with their pairs.
+    most_pairs: node pairs per node that may have an edge, those with the most ink
+      between them; None for all.
 
   Returns:
     A `base.Method`.
@@ -164,7 +188,8 @@ def build(
 
   def build_model(size):
     head = _build_part('nodes', NODE_HEADS, nodes, capacity=size, dtype=dtype)
-    return AutoEncoder(node_head=head, **shared)
+    most = None if most_pairs is None else most_pairs * size
+    return AutoEncoder(node_head=head, most_pairs=most, **shared)
 
   model, predictor = build_model(capacity), build_model(wide)
   loss_fn = _build_part('loss', LOSSES, loss)
@@ -202,6 +227,10 @@ def build(
       pairs = encoded.weight()
     else:
       pairs = jnp.minimum(encoded.link_prob, jnp.minimum(*encoded.pair_prob()))
+    if encoded.pairs is not None:
+      everywhere = jnp.zeros((pairs.shape[0], wide * (wide - 1) // 2), pairs.dtype)
+      put = jax.vmap(lambda zeros, index, values: zeros.at[index].set(values))
+      pairs = put(everywhere, encoded.pairs, pairs)
     return graphs.Graph(
       encoded.nodes.positions,
       encoded.nodes.prob,
@@ -220,7 +249,16 @@ def build(
       out['refined'] = refined
     if canonical_form is not None:
       out['input'] = prepared
+    if encoded.nodes.drawing is not None:
+      out['clean'] = jax.nn.sigmoid(encoded.nodes.drawing)[..., None]
     return out
+
+  def ink(variables, images):
+    prepared = prepare(images)
+    if not nodes.get('drawing'):
+      return prepared[..., 0]
+    encoded = predictor.apply(variables, prepared, 1.0, False, method='encode')
+    return jax.nn.sigmoid(encoded.nodes.drawing)
 
   def refine(variables, images, graph, num_steps):
     del variables  # The graph is all that moves.
@@ -232,7 +270,7 @@ def build(
     predict=predict,
     reconstruct=reconstruct,
     refine=None if fit is None else refine,
-    ink=lambda images: prepare(images)[..., 0],
+    ink=ink,
     sides=tuple(sides),
   )
 
@@ -252,7 +290,17 @@ def _build_part(part, kinds, options, **context):
 
 
 def _proposal_nodes(
-  *, capacity, dtype, width, blocks, cell, offset_range, initial_bias, **options
+  *,
+  capacity,
+  dtype,
+  width,
+  blocks,
+  cell,
+  offset_range,
+  initial_bias,
+  context=0,
+  drawing=0,
+  **options,
 ):
   net = proposals.ProposalNet(
     width=width,
@@ -260,6 +308,8 @@ def _proposal_nodes(
     cell=cell,
     offset_range=offset_range,
     initial_bias=initial_bias,
+    context=context,
+    drawing=drawing,
     dtype=dtype,
   )
   return heads.ProposalNodes(net=net, capacity=capacity, **options)
@@ -290,8 +340,14 @@ RENDERERS = {
 }
 
 
-def _pyramid_loss(*, weight, scales, length_cost, edge_cost, node_cost, cost_ramp):
-  """Our loss: a pyramid of squared errors and what the graph costs."""
+def _pyramid_loss(
+  *, weight, scales, length_cost, edge_cost, node_cost, cost_ramp, drawing_weight=0.0
+):
+  """Our loss: a pyramid of squared errors and what the graph costs.
+
+  `drawing_weight` is that of the encoder's own drawing, if it makes one: cross entropy
+  with the target, relative to the target's ink.
+  """
 
   def loss_fn(encoded, coarse, refined, target, progress):
     del coarse
@@ -307,7 +363,14 @@ def _pyramid_loss(*, weight, scales, length_cost, edge_cost, node_cost, cost_ram
       node=node_cost,
     ).mean()
     ramp = sparsity.ramp(progress, start=cost_ramp[0], end=cost_ramp[1])
-    return error + ramp * cost, {'error': error, 'cost': cost}
+    value, metrics = error + ramp * cost, {'error': error, 'cost': cost}
+    if encoded.nodes.drawing is not None:
+      entropy = optax.sigmoid_binary_cross_entropy(
+        encoded.nodes.drawing, target[..., 0]
+      )
+      metrics['drawing'] = entropy.sum() / jnp.maximum(target.sum(), 1.0)
+      value = value + drawing_weight * metrics['drawing']
+    return value, metrics
 
   return loss_fn
 

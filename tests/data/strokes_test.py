@@ -27,6 +27,11 @@ CLEAN = dict(
   double=0,
   labels=0,
   distractors=0,
+  sloppy=1,
+  dashes=0,
+  erased=0,
+  circles=0,
+  words=0,
 )
 
 
