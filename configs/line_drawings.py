@@ -67,7 +67,7 @@ def get_config(variant='base'):
   c.start_from = ''  # 'shipped', or the path of weights, to go on from them.
   c.eval.capacities = ()
   if variant == 'base':
-    c.train_steps = 12_000
+    c.train_steps = 9_000
     c.optim.lr = 1.5e-3
     c.eval.num_images = 200
     c.eval_every = c.checkpoint_every = c.panel_every = 1000

@@ -26,8 +26,8 @@ def test_samples_lie_along_and_across_the_segment():
   start = np.array([[[2 * 10.5 / 64 - 1, 1 / 64]]], np.float32)
   end = np.array([[[2 * 49.5 / 64 - 1, 1 / 64]]], np.float32)
   samples = segment_edges.segment_samples(image, start, end, spread=1.0)
-  assert samples.shape == (1, 1, 16, 3)
-  np.testing.assert_allclose(samples[0, 0, :, 1], 1, atol=1e-5)
+  assert samples.shape == (1, 1, 16, 3, 1)
+  np.testing.assert_allclose(samples[0, 0, :, 1, 0], 1, atol=1e-5)
   np.testing.assert_allclose(samples[0, 0, :, ::2], 0, atol=1e-5)
 
 
