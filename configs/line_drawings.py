@@ -33,7 +33,7 @@ def get_config(variant='base'):
     contrast=(0.25, 1.0),
     bend=(0.0, 0.35),
     pieces=0.35,
-    noise=(0.0, 0.15),
+    noise=(0.0, 0.12),
   )
   c.batch_size = 16
   c.method.canonical_form.side = 128

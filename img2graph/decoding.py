@@ -26,8 +26,10 @@ _MOST_POINTS = 1500
 _MOST_CANDIDATES = 300
 # Samples along a candidate that is looked at for paper.
 _SAMPLES = 64
-# What is fainter than this share of the darkest pixel is paper.
-_INK_LEVEL = 0.5
+# Ink of this share of the usual level, or more, is full ink; of that the least share
+# that counts as ink.
+_FULL_INK = 0.8
+_LEAST_INK = 0.2
 # Nodes and edges less probable than this are out of the question.
 _LEAST_NODE_PROB = 0.1
 _LEAST_EDGE_PROB = 0.02
@@ -77,30 +79,69 @@ def decode(
 
 
 class _Ink:
-  """What a drawing says: points of ink, how wide its lines are, and how far ink is."""
+  """What a drawing says: points of ink, how wide its lines are, and where paper is.
 
-  def __init__(self, drawing):
+  Attributes:
+    side: S.
+    pixel: size of one, in [-1, 1] units.
+    mask: `[S, S]` bool, what is ink at all.
+    half_width: of a line.
+    paper: `[S, S]`, 1 where there is no ink within reach, 0 on full ink.
+    points: `[P, 2]`, ink.
+    weight: `[P]`, of each point; those of a stroke sum to its length if it is dark.
+  """
+
+  def __init__(self, drawing, reach):
     if drawing.ndim != 2 or drawing.shape[0] != drawing.shape[1]:
       raise ValueError(f'the drawing must be [S, S]; got {list(drawing.shape)}.')
     self.side = side = drawing.shape[0]
     self.pixel = 2 / side
-    self.mask = _is_ink(drawing)
-    distance = scipy.ndimage.distance_transform_edt
-    inside = distance(self.mask)[self.mask]
+    strength = np.clip(drawing / (_FULL_INK * _level(drawing)), 0, 1)
+    self.mask = strength > _LEAST_INK
+    dark = strength > 0.5
+    inside = scipy.ndimage.distance_transform_edt(dark)[dark]
     # Across a line of half width h the mean distance to paper is h / 2.
     half_width = max(0.5, 2 * float(inside.mean()) - 0.5) if inside.size else 0.5
     self.half_width = half_width * self.pixel
-    self.to_ink = distance(~self.mask).astype(np.float32) * self.pixel
+    self.paper = _paper(strength, reach / self.pixel)
     rows, columns = np.nonzero(self.mask)
     step = -(-len(rows) // _MOST_POINTS) or 1
     pixels = np.stack([columns, rows], axis=1)[::step]
     self.points = (pixels + 0.5) * self.pixel - 1
-    # So that the weights of a stroke's points sum to its length.
-    self.weight = step * self.pixel / max(1.0, 2 * half_width)
+    self.weight = strength[self.mask][::step] * np.float32(
+      step * self.pixel / max(1.0, 2 * half_width)
+    )
+
+  def paper_between(self, first, last):
+    """Mean paper under segments `[M, 2]` to `[M, 2]`: `[M]` in [0, 1]."""
+    along = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES)[None, :, None]
+    samples = first[:, None] + (last - first)[:, None] * along
+    index = np.clip(((samples + 1) / self.pixel).astype(int), 0, self.side - 1)
+    return self.paper[index[..., 1], index[..., 0]].mean(axis=1)
+
+
+def _level(drawing):
+  """Level of the ink: its mean weighted by itself, robust against a bright pixel."""
+  square = float((drawing**2).sum())
+  return float((drawing**3).sum()) / square if square > 1e-6 else 1.0
+
+
+def _paper(strength, reach):
+  """Least of 1 - ink + (distance / reach)^2 around each pixel, at most 1: `[S, S]`."""
+  side, most = strength.shape[0], int(reach)
+  padded = np.pad(strength, most)
+  paper = np.ones_like(strength)
+  for y in range(-most, most + 1):
+    for x in range(-most, most + 1):
+      away = (x * x + y * y) / reach**2
+      if away < 1:
+        moved = padded[most + y : most + y + side, most + x : most + x + side]
+        np.minimum(paper, 1 - moved + np.float32(away), out=paper)
+  return paper
 
 
 def _is_ink(drawing):
-  return drawing > _INK_LEVEL * max(float(drawing.max(initial=0)), 1e-6)
+  return drawing > 0.5 * _FULL_INK * _level(drawing)
 
 
 class _Candidates:
@@ -119,11 +160,7 @@ class _Candidates:
     first, last = nodes[ends[:, 0]], nodes[ends[:, 1]]
     length = np.linalg.norm(last - first, axis=1)
     keep = (length > 2 * ink.pixel) & (prob > _LEAST_EDGE_PROB)
-    along = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES)[None, :, None]
-    samples = first[:, None] + (last - first)[:, None] * along
-    index = np.clip(((samples + 1) / ink.pixel).astype(int), 0, ink.side - 1)
-    away = ink.to_ink[index[..., 1], index[..., 0]]
-    paper = np.minimum(1, (away / reach) ** 2).mean(axis=1)
+    paper = ink.paper_between(first, last)
     keep &= paper < _MOST_PAPER
     cost = paper * length + edge_cost - prior * log_odds
     chosen = np.flatnonzero(keep)
@@ -190,7 +227,7 @@ def select(
     raise ValueError(f'threshold must be in [0, 1); got {threshold}.')
   if not reach > 0:
     raise ValueError(f'reach must be positive; got {reach}.')
-  ink = _Ink(np.asarray(drawing, np.float32))
+  ink = _Ink(np.asarray(drawing, np.float32), reach)
   if not len(ink.points):
     return _from_parts(
       np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int), np.zeros(0)
@@ -250,7 +287,7 @@ def _search(candidates, kept, weight, node_costs):
   Args:
     candidates: `_Candidates`.
     kept: `[M]` bool, where to start.
-    weight: of a point of ink.
+    weight: `[P]` of the points of ink.
     node_costs: `[3]`, of a node with no edge, one, and more.
 
   Returns:
@@ -258,7 +295,7 @@ def _search(candidates, kept, weight, node_costs):
   """
   ends, cost = candidates.ends, candidates.cost
   num_points = candidates.unexplained.shape[1]
-  nothing = np.full((1, num_points), weight, np.float32)
+  nothing = weight[None]
   kept = kept.copy()
   degree = np.bincount(ends[kept].ravel(), minlength=len(candidates.nodes))
   points = np.arange(num_points)

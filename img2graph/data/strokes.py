@@ -1111,9 +1111,9 @@ def sample(
   bend=(0.0, 0.25),
   wave=(0.0, 0.6),
   overshoot=(0.0, 0.04),
-  sloppy=4.0,
-  gap=0.06,
-  dashes=0.08,
+  sloppy=5.0,
+  gap=0.02,
+  dashes=0.04,
   erased=0.1,
   contrast=(0.35, 1.0),
   pressure=(0.0, 0.3),
@@ -1153,8 +1153,10 @@ def sample(
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
     overshoot: how far strokes end beyond or before their corner, in coordinate units.
-    sloppy: factor >= 1 of `overshoot` and `gap` in images of a single polygon, triangle
-      or rectangle: of a drawing with more strokes, what sticks out is part of it.
+    sloppy: factor >= 1 of `overshoot`, `gap` and `dashes` in images of a single polygon,
+      triangle or rectangle, where all that can be meant is a closed line: of a drawing
+      with more strokes, what sticks out is part of it, and ends that do not meet are
+      often meant so.
     gap: share of chords with a gap of 2 to 5 pixels.
     dashes: share of images in which most chords are dashed, 4 to 10 pixels from dash to
       dash.
@@ -1345,7 +1347,7 @@ def sample(
     with_gap = w[:, 6] < rough_factor * gap
     gap_half = jnp.where(with_gap, unit * (1 + 1.5 * w[:, 7]), -1.0)
     gap_at = 0.2 + 0.6 * w[:, 8]
-    dashed = (u[22] < dashes) & (w[:, 6] < 0.8)
+    dashed = (u[22] < rough_factor * dashes) & (w[:, 9] < 0.8)
     dash = jnp.where(dashed, unit * (4 + 6 * u[23]) * (0.8 + 0.4 * w[:, 7]), 0.0)
 
     pixel = jnp.arange(side, dtype=jnp.float32) + 0.5

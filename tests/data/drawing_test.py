@@ -70,3 +70,27 @@ def test_ranges_are_numbers_or_pairs():
     drawing.as_range('a', 0.5, lowest=1)
   with pytest.raises(ValueError, match='at most 1'):
     drawing.as_range('a', (0, 2), highest=1)
+
+
+def test_dashes_have_their_period_and_share():
+  start, end = np.array([[4.0, 8]]), np.array([[60.0, 8]])
+  y, x = np.mgrid[:16, :64] + 0.5
+  one = np.ones(1)
+  ink = jax.jit(drawing.curves_ink)(
+    start,
+    end,
+    0 * one,
+    0 * one,
+    2 * one,
+    one,
+    gap_at=0 * one,
+    gap_half_px=-one,
+    dash_px=8 * one,
+    dash_share=0.5,
+    aliased=True,
+    x=x,
+    y=y,
+  )
+  row = np.asarray(ink)[8, 4:60]
+  assert row.reshape(-1, 8).sum(axis=1).tolist() == [4] * 7
+  np.testing.assert_array_equal(row[:-8], row[8:])

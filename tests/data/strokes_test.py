@@ -281,6 +281,88 @@ def test_what_is_no_line_changes_the_image_only(
       assert to_edge.max(initial=0) < 1.1 * 0.12 * 32 + 1
 
 
+def test_what_is_missing_or_beside_changes_the_image_only():
+  rough = dict(dashes=0.3, erased=0.3, circles=1, labels=0.1, words=1, sloppy=4)
+  before = draw(3, 256, **{**BARE, 'labels': 0.1})
+  after = draw(3, 256, **BARE | rough)
+  chex.assert_trees_all_close(after['target'], before['target'], atol=1e-3)
+  chex.assert_trees_all_close(after['graph'], before['graph'], atol=1e-6)
+  difference = (after['image'] - before['image'])[..., 0]
+  less, more = difference.min(axis=(1, 2)) < -0.1, difference.max(axis=(1, 2)) > 0.1
+  assert 0.4 < less.mean() < 0.8  # dashes, or what was erased, or corners left open
+  assert 0.1 < more.mean() < 0.6  # circles, words, or corners overshot
+
+
+def test_a_lone_polygon_is_drawn_sloppily():
+  def beyond(kind):
+    """Farthest ink from the true edges of each image, coordinate units."""
+    kinds = {'quad': 0, 'frame': 0, kind: 1}
+    batch = draw(5, 64, **CLEAN | dict(kinds=Kinds(kinds), sloppy=5, overshoot=0.05))
+    farthest = []
+    for i in range(64):
+      senders, receivers = edges_of(batch['graph'], i)
+      nodes = batch['graph'].nodes[i]
+      ink = pixel_centres(64)[batch['image'][i].ravel() > 0.5]
+      far = distance(ink, nodes[senders], nodes[receivers]).min(axis=1)
+      farthest.append(far.max(initial=0))
+    return np.array(farthest)
+
+  assert np.percentile(beyond('quad'), 80) > 0.12
+  assert np.percentile(beyond('frame'), 95) < 0.12
+
+
+class Kinds(dict):
+  """A dict that can be a key of the cache."""
+
+  def __hash__(self):
+    return hash(tuple(self.items()))
+
+
+def test_rings_are_strokes_of_molecules_that_close():
+  angle = np.arange(9) * np.pi / 3
+  hexagon = 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1) + [0.1, 0.2]
+  points = np.stack([hexagon] * 4).astype(np.float32)
+  count = np.array([7, 6, 7, 0])  # closed, open, closed but no molecule, absent
+  bonds = np.array([True, True, False, True])
+  rings = np.asarray(strokes._rings(points, count, bonds))
+  np.testing.assert_allclose(rings[0], [0.1, 0.2, 0.5], atol=1e-6)
+  np.testing.assert_array_equal(rings[1:], 0)
+
+
+def test_circles_lie_inside_their_rings():
+  rings = np.array([[5, -3, 20], [0, 0, 0]], np.float32)
+  ink = np.asarray(strokes._circles_ink(rings, 2.0, 64, 0.5)).ravel()
+  centres = (pixel_centres(64) + 1) * 32
+  far = np.linalg.norm(centres - [37, 29], axis=-1)
+  radius = far[ink > 0.5]
+  assert 0.4 * 20 < radius.min() and radius.max() < 0.7 * 20
+  assert ink[np.abs(far - radius.mean()) < 0.4].min() > 0.5  # all around
+
+
+def test_what_is_erased_is_paper():
+  left = strokes._discs_paper(np.array([[10, 20.0], [40, 40]]), np.array([3, -1.0]), 64)
+  centres = (pixel_centres(64) + 1) * 32
+  far = np.linalg.norm(centres - [10, 20], axis=-1)
+  left = np.asarray(left).ravel()
+  np.testing.assert_array_equal(left[far < 2.5], 0)
+  np.testing.assert_array_equal(left[far > 3.5], 1)
+
+
+def test_words_grow_away_from_the_middle_and_end_before_a_line():
+  places = np.array([[0.7, 0], [-0.7, 0], [0.5, 0.5], [0.5, -0.5]], np.float32)
+  radius = np.full(4, 0.05, np.float32)
+  exists = np.array([True, True, True, False])
+  w = np.array([[0.5, 0.99]] * 4, np.float32)
+  wall = np.array([[0.6, 0.3]], np.float32), np.array([[0.6, 0.7]], np.float32)
+  more, spots, radii = strokes._words(exists, places, radius, 1.0, *wall, w)
+  more = np.asarray(more).reshape(4, -1)
+  spots = np.asarray(spots).reshape(4, -1, 2)
+  assert more[:2].all() and not more[2, 1:].any() and not more[3].any()
+  assert (np.diff(spots[0, :, 0]) > 0.05).all() and spots[0, 0, 0] > 0.7
+  assert (np.diff(spots[1, :, 0]) < -0.05).all() and spots[1, 0, 0] < -0.7
+  np.testing.assert_array_equal(np.asarray(radii).reshape(4, -1) > 0, more)
+
+
 def test_labels_cut_every_line_through_their_disc():
   side, num = 128, 8
   u = np.random.default_rng(0).uniform(size=(num, 10)).astype(np.float32)

@@ -55,3 +55,18 @@ def test_coincident_nodes_and_gradients_are_finite_and_positions_get_none():
   by_weights, by_start = jax.grad(total, argnums=(0, 1))(variables, start)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(by_weights))
   np.testing.assert_array_equal(by_start, 0)
+
+
+def test_pairs_with_ink_between_them_are_taken_and_of_those_the_shorter():
+  image = np.zeros((1, 64, 64, 1), np.float32)
+  image[0, 32, 10:50] = 1
+  ends = [
+    ((10, 10), (10, 60)),  # paper
+    ((10, 32), (49, 32)),  # the line
+    ((12, 35), (48, 30)),  # beside it
+    ((12, 32), (30, 32)),  # a part of it
+    ((30, 32), (30, 60)),  # away from it
+  ]
+  start, end = (np.array(ends, np.float32)[None, :, k] / 32 - 1 for k in (0, 1))
+  found = segment_edges.most_inked(image, start, end, count=3)
+  assert np.asarray(found).tolist() == [[3, 2, 1]]

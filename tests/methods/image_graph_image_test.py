@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import line_drawings
 from configs import simple_shapes
 from img2graph import data
 from img2graph import methods
@@ -23,12 +24,61 @@ def _recipe(variant):
   return config, method, variables, batch
 
 
+@functools.cache
+def _clean_recipe():
+  """Of line drawings, whose encoder draws too and looks at few pairs."""
+  config = line_drawings.get_config('smoke')
+  method = _build(config)
+  source = data.build('shapes', side=64, line_width=1.5)
+  batch = {'image': source.sample(jax.random.key(1), 4)['image']}
+  return config, method, jax.jit(method.init)(jax.random.key(0), batch), batch
+
+
 def _build(config, **changes):
   options = config.method.to_dict() | changes
   return methods.build(train_steps=100, precision=config.precision, **options)
 
 
 VARIANTS = ['smoke', 'paper_smoke']
+
+
+def test_pairs_without_ink_have_no_edge_and_the_others_what_all_would_give():
+  config, method, variables, batch = _clean_recipe()
+  everything = _build(config, most_pairs=None)
+  few = jax.jit(method.predict)(variables, batch['image'])
+  all_ = jax.jit(everything.predict)(variables, batch['image'])
+  capacity = few.capacity
+  np.testing.assert_allclose(few.nodes, all_.nodes, atol=1e-6)
+  kept = np.asarray(few.edge_prob) > 0
+  assert (kept.sum(axis=(1, 2)) / 2 <= config.method.most_pairs * capacity).all()
+  assert kept.sum() < (np.asarray(all_.edge_prob) > 0).sum()
+  np.testing.assert_allclose(
+    np.asarray(few.edge_prob)[kept], np.asarray(all_.edge_prob)[kept], atol=1e-5
+  )
+
+
+def test_the_ink_that_graphs_explain_is_what_the_encoder_draws():
+  _, method, variables, batch = _clean_recipe()
+  ink = np.asarray(jax.jit(method.ink)(variables, batch['image']))
+  out = jax.jit(method.reconstruct)(variables, batch['image'])
+  np.testing.assert_allclose(ink, out['clean'][..., 0], atol=1e-5)
+  # It learns from the target, not from the image.
+  side = ink.shape[1]
+
+  @jax.jit
+  def entropy(params, target):
+    aux = method.loss(
+      variables | {'params': params}, batch | {'target': target}, jax.random.key(2), 0
+    )[1]
+    return aux['metrics']['drawing']
+
+  params = variables['params']
+  blank, full = (np.full((4, side, side, 1), x, np.float32) for x in (0, 1))
+  nudged = jax.tree.map(lambda x: x, params)
+  head = nudged['node_head']['net']['drawing']
+  nudged['node_head']['net']['drawing'] = head | {'bias': head['bias'] + 1}
+  assert entropy(nudged, full) < entropy(params, full)
+  assert entropy(nudged, blank) > entropy(params, blank)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
