@@ -100,8 +100,9 @@ class _Ink:
     self.mask = strength > _LEAST_INK
     dark = strength > 0.5
     inside = scipy.ndimage.distance_transform_edt(dark)[dark]
-    # Across a line of half width h the mean distance to paper is h / 2.
-    half_width = max(0.5, 2 * float(inside.mean()) - 0.5) if inside.size else 0.5
+    # Across a line of w pixels the mean distance to paper is (w + 1)^2 / 4w.
+    mean = 2 * max(1.0, float(inside.mean())) - 1 if inside.size else 1.0
+    half_width = (mean + (mean**2 - 1) ** 0.5) / 2
     self.half_width = half_width * self.pixel
     self.paper = _paper(strength, reach / self.pixel)
     rows, columns = np.nonzero(self.mask)
@@ -157,22 +158,19 @@ class _Candidates:
   """
 
   def __init__(self, nodes, ends, prob, ink, *, log_odds, reach, edge_cost, prior):
-    first, last = nodes[ends[:, 0]], nodes[ends[:, 1]]
-    length = np.linalg.norm(last - first, axis=1)
-    keep = (length > 2 * ink.pixel) & (prob > _LEAST_EDGE_PROB)
-    paper = ink.paper_between(first, last)
-    keep &= paper < _MOST_PAPER
-    cost = paper * length + edge_cost - prior * log_odds
-    chosen = np.flatnonzero(keep)
-    if len(chosen) > _MOST_CANDIDATES:
-      chosen = chosen[np.argsort(cost[chosen], kind='stable')[:_MOST_CANDIDATES]]
+    length = np.linalg.norm(nodes[ends[:, 1]] - nodes[ends[:, 0]], axis=1)
+    chosen = np.flatnonzero((length > 2 * ink.pixel) & (prob > _LEAST_EDGE_PROB))
+    paper = ink.paper_between(*_ends_of(nodes, ends[chosen]))
+    cost = paper * length[chosen] + edge_cost - prior * log_odds[chosen]
+    keep = np.flatnonzero(paper < _MOST_PAPER)
+    if len(keep) > _MOST_CANDIDATES:
+      keep = keep[np.argsort(cost[keep], kind='stable')[:_MOST_CANDIDATES]]
+    chosen = chosen[keep]
     self.nodes = nodes
     self.ends = ends[chosen]
     self.prob = prob[chosen]
-    self.cost = cost[chosen]
-    distance = _distance(ink.points, first[chosen], last[chosen])
-    beyond = np.maximum(0, distance - ink.half_width) / reach
-    self.unexplained = (np.minimum(1, beyond**2) * ink.weight).astype(np.float32)
+    self.cost = cost[keep]
+    self.unexplained = _unexplained(*_ends_of(nodes, self.ends), ink, reach)
 
   def extend(self, other):
     """Adds the candidates of `other`, whose nodes begin with these."""
@@ -180,6 +178,17 @@ class _Candidates:
     for name in ('ends', 'prob', 'cost', 'unexplained'):
       both = [getattr(self, name), getattr(other, name)]
       setattr(self, name, np.concatenate(both))
+
+
+def _ends_of(nodes, edges):
+  """Both ends of edges `[M, 2]`: `[M, 2]` each."""
+  return nodes[edges[:, 0]], nodes[edges[:, 1]]
+
+
+def _unexplained(first, last, ink, reach):
+  """What segments from `[M, 2]` to `[M, 2]` leave of each point of ink: `[M, P]`."""
+  beyond = np.maximum(0, _distance(ink.points, first, last) - ink.half_width) / reach
+  return (np.minimum(1, beyond**2) * ink.weight).astype(np.float32)
 
 
 def _distance(points, first, last):
@@ -201,6 +210,7 @@ def select(
   node_cost=0.02,
   end_cost=0.04,
   prior=0.06,
+  near=0.25,
 ):
   """Keeps the edges that explain the ink at least cost.
 
@@ -219,6 +229,7 @@ def select(
     node_cost: the same.
     end_cost: what a node with a single edge costs beyond that: strokes go on.
     prior: length of ink that one unit of log odds is worth.
+    near: nodes nearer than this may be joined whatever the encoder believes of it.
 
   Returns:
     `Graph` of numpy arrays; it has only what was kept.
@@ -248,13 +259,14 @@ def select(
   )
   used = np.unique(candidates.ends[kept_edges])
   new = _ends_of_rest(candidates, kept_edges, left, ink, reach)
-  if len(new):
-    count = len(nodes)
-    everywhere = np.concatenate([nodes, new])
-    others = np.concatenate([used, count + np.arange(len(new))]).astype(int)
-    pairs = np.array(
-      [(i, j) for i in others for j in others if i < j and j >= count], int
-    ).reshape(-1, 2)
+  count = len(nodes)
+  everywhere = np.concatenate([nodes, new])
+  others = np.concatenate([used, count + np.arange(len(new))]).astype(int)
+  first, last = geometry.node_pairs(len(others)) if len(others) > 1 else ([], [])
+  pairs = np.stack([others[first], others[last]], axis=1).reshape(-1, 2)
+  apart = np.linalg.norm(everywhere[pairs[:, 0]] - everywhere[pairs[:, 1]], axis=1)
+  pairs = pairs[(pairs[:, 1] >= count) | (apart < near)]
+  if len(pairs):
     half = np.full(len(pairs), 0.5)
     log_odds = _log_odds(half) - _log_odds(threshold)
     more = _Candidates(everywhere, pairs, half, ink, log_odds=log_odds, **costs)
@@ -265,6 +277,31 @@ def select(
   all_prob = np.concatenate([node_prob[kept], np.full(len(new), 0.5)])
   used, edges = np.unique(edges, return_inverse=True)
   return _from_parts(candidates.nodes[used], all_prob[used], edges.reshape(-1, 2), prob)
+
+
+def misfit(graph, drawing, *, reach=0.03, edge_cost=0.024, node_cost=0.02):
+  """How badly a graph, as it is, explains a drawing: what `select` makes small.
+
+  Args:
+    graph: `Graph` without batch axes; what has a probability above 0 is there.
+    drawing: `[S, S]` float >= 0.
+    reach: see `select`, as the next two.
+    edge_cost: of an edge.
+    node_cost: of a node with an edge.
+
+  Returns:
+    float >= 0, a length in [-1, 1] units: ink without an edge, paper below edges, and
+    the costs of edges and nodes.
+  """
+  ink = _Ink(np.asarray(drawing, np.float32), reach)
+  nodes, edges = graphs.to_lists(graph, 0)
+  if not len(edges):
+    return float(ink.weight.sum())
+  first, last = _ends_of(nodes.astype(np.float64), edges)
+  left = _unexplained(first, last, ink, reach).min(axis=0).sum()
+  paper = ink.paper_between(first, last) @ np.linalg.norm(last - first, axis=1)
+  num_nodes = len(np.unique(edges))
+  return float(left + paper + edge_cost * len(edges) + node_cost * num_nodes)
 
 
 def _from_parts(nodes, node_prob, edges, edge_prob):
@@ -343,7 +380,7 @@ def _ends_of_rest(candidates, kept, left, ink, reach):
     rest = scipy.ndimage.binary_dilation(rest) & ink.mask
   pieces, count = scipy.ndimage.label(rest, np.ones((3, 3)))
   edges = candidates.ends[kept]
-  first, last = candidates.nodes[edges[:, 0]], candidates.nodes[edges[:, 1]]
+  first, last = _ends_of(candidates.nodes, edges)
   nodes = candidates.nodes[np.unique(edges)]
   near = 2 * reach + ink.half_width
   found = []

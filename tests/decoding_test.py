@@ -238,3 +238,29 @@ def test_wrong_options_are_named(options, drawing, words):
   graph = believe([[0, 0], [0.5, 0]], {(0, 1): 0.9})
   with pytest.raises(ValueError, match=words):
     decoding.decode(graph, drawing, **options)
+
+
+def test_the_drawn_graph_fits_best():
+  nodes, edges = HOUSE
+  drawing = draw(nodes, edges)
+  right = decoding.misfit(believe(nodes, dict.fromkeys(edges, 0.9)), drawing)
+  # Nothing is left over and no paper is covered: only edges and nodes cost.
+  assert right == pytest.approx(6 * 0.024 + 5 * 0.02, abs=0.02)
+  less = believe(nodes, dict.fromkeys(edges[1:], 0.9))
+  more = believe(nodes, dict.fromkeys([*edges, (0, 2)], 0.9))
+  moved = believe(nodes + [[0.05, 0]] + 0 * nodes, dict.fromkeys(edges, 0.9))
+  nothing = believe(nodes, {})
+  length = sum(np.linalg.norm(nodes[i] - nodes[j]) for i, j in edges)
+  assert decoding.misfit(nothing, drawing) == pytest.approx(length, rel=0.15)
+  assert right + 0.5 < decoding.misfit(less, drawing)
+  assert right + 0.5 < decoding.misfit(more, drawing)
+  assert right < decoding.misfit(moved, drawing) < decoding.misfit(nothing, drawing)
+
+
+def test_near_ends_are_joined_whatever_the_encoder_believes():
+  drawing = draw([[-0.6, 0], [0.6, 0.1]], [(0, 1)])
+  nodes = [[-0.6, 0], [-0.05, 0.045], [0.1, 0.06], [0.6, 0.1]]
+  graph = believe(nodes, {(0, 1): 0.9, (2, 3): 0.9, (1, 2): 0.0})
+  assert len(graphs.to_lists(decoding.select(graph, drawing), 0)[1]) == 3
+  apart = decoding.select(graph, drawing, near=0)
+  assert len(graphs.to_lists(apart, 0)[1]) == 2

@@ -1153,7 +1153,7 @@ def sample(
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
     overshoot: how far strokes end beyond or before their corner, in coordinate units.
-    sloppy: factor >= 1 of `overshoot`, `gap` and `dashes` in images of a single polygon,
+    sloppy: factor >= 1 of `overshoot`, `gap` and `dashes` in images of one polygon,
       triangle or rectangle, where all that can be meant is a closed line: of a drawing
       with more strokes, what sticks out is part of it, and ends that do not meet are
       often meant so.
