@@ -2,7 +2,8 @@
 
 A batch is a dict of arrays: 'image' `[B, H, W, 1]` float32 in [0, 1] with ink 1;
 optionally 'target' `[B, H, W, 1]`, what the drawing is compared with when it differs
-from the image; optionally 'graph', the true `Graph`, which only evaluation may see.
+from the image; optionally 'graph', the true `Graph`, which only evaluation may see, and
+a loss that says it uses labels.
 """
 
 import dataclasses

@@ -27,11 +27,14 @@ class NodeSet(NamedTuple):
     positions: `[B, N, 2]` float32, (x, y) in [-1, 1].
     prob: `[B, N]` float32 in [0, 1], probability that the node exists.
     attention: `[B, h, w, N]` normalised maps, or None when a head has none.
+    proposals: (logits `[B, C]`, positions `[B, C, 2]`) of all that the nodes were
+      chosen from, or None when a head chooses none.
   """
 
   positions: Any
   prob: Any
   attention: Any = None
+  proposals: Any = None
 
 
 class ProposalNodes(nn.Module):
@@ -70,7 +73,7 @@ class ProposalNodes(nn.Module):
     )
     chosen = jnp.take_along_axis(positions, indices[..., None], axis=1)
     prob = jax.nn.sigmoid(jnp.take_along_axis(logits, indices, axis=1)) * valid
-    return NodeSet(chosen, prob)
+    return NodeSet(chosen, prob, proposals=(logits, positions))
 
 
 class AttentionNodes(nn.Module):

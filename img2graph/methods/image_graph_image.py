@@ -27,6 +27,7 @@ from img2graph.losses import attention
 from img2graph.losses import pyramid
 from img2graph.losses import similarity
 from img2graph.losses import sparsity
+from img2graph.losses import supervised
 from img2graph.methods import base
 from img2graph.rendering import refinement as refinement_nets
 from img2graph.rendering import renderers
@@ -132,7 +133,7 @@ def build(
     edges: {'kind': 'segment' or 'roi', ...}.
     renderer: {'kind': 'segments' or 'templates', ...}.
     refiner: options of `RefinementNet`, or None.
-    loss: {'kind': 'pyramid' or 'similarity', ...}.
+    loss: {'kind': 'pyramid', 'similarity' or 'supervised', ...}.
     decision: 'each': an edge is as probable as the least probable of its nodes and
       itself; 'product': as the product of the three.
     fit: options of `fitting.fit_graph`, or None for a method without refinement.
@@ -188,7 +189,8 @@ def build(
     (encoded, coarse, refined), collections = model.apply(
       variables, images, progress, True, rngs={'explore': key}, mutable=mutable
     )
-    value, metrics = loss_fn(encoded, coarse, refined, target, progress)
+    truth = batch.get('graph')
+    value, metrics = loss_fn(encoded, coarse, refined, target, progress, truth)
     metrics = {
       'loss': value,
       **metrics,
@@ -293,8 +295,8 @@ RENDERERS = {
 def _pyramid_loss(*, weight, scales, length_cost, edge_cost, node_cost, cost_ramp):
   """Our loss: a pyramid of squared errors and what the graph costs."""
 
-  def loss_fn(encoded, coarse, refined, target, progress):
-    del coarse
+  def loss_fn(encoded, coarse, refined, target, progress, truth):
+    del coarse, truth
     error = weight * pyramid.pyramid_loss(refined, target, scales=scales)
     start, end = encoded.ends()
     cost = sparsity.graph_cost(
@@ -320,8 +322,8 @@ def _similarity_loss(*, measure, on, overlap_weight, **options):
   if on not in ('refined', 'coarse'):
     raise ValueError(f"method.loss.on must be 'refined' or 'coarse'; got {on!r}.")
 
-  def loss_fn(encoded, coarse, refined, target, progress):
-    del progress
+  def loss_fn(encoded, coarse, refined, target, progress, truth):
+    del progress, truth
     drawing = refined if on == 'refined' else coarse
     values = measures[measure](drawing, target, **options)
     error = 1 - values.mean()
@@ -333,4 +335,31 @@ def _similarity_loss(*, measure, on, overlap_weight, **options):
   return loss_fn
 
 
-LOSSES = {'pyramid': _pyramid_loss, 'similarity': _similarity_loss}
+def _supervised_loss(*, node, position, edge, radius):
+  """Labels instead of the drawing: an upper reference, see `losses.supervised`."""
+
+  def loss_fn(encoded, coarse, refined, target, progress, truth):
+    del coarse, refined, target, progress
+    if encoded.nodes.proposals is None:
+      raise ValueError('method.loss.kind supervised needs nodes of kind proposals.')
+    if truth is None:
+      raise ValueError(
+        'method.loss.kind supervised needs images with true graphs, such as those of '
+        'data.source strokes or shapes.'
+      )
+    exists, away = supervised.proposal_loss(
+      *encoded.nodes.proposals, truth, radius=radius
+    )
+    start, end = encoded.ends()
+    linked = supervised.link_loss(start, end, encoded.link_prob, truth, radius=radius)
+    terms = {'node_error': exists, 'position_error': away, 'edge_error': linked}
+    return node * exists + position * away + edge * linked, terms
+
+  return loss_fn
+
+
+LOSSES = {
+  'pyramid': _pyramid_loss,
+  'similarity': _similarity_loss,
+  'supervised': _supervised_loss,
+}
