@@ -41,11 +41,15 @@ class HostSource:
       exactly the batches that followed `get_state`.
     side: height and width of the images in pixels.
     size: number of examples in one epoch, over all processes.
+    complete: `(key, batch) -> batch`, what training does with each batch of all
+      processes on the devices, inside the step: pure and jittable, it may add examples
+      and entries; None for nothing.
   """
 
   iterate: Callable[..., Any]
   side: int
   size: int
+  complete: Callable[..., Any] | None = None
 
 
 def from_sampler(sample, *, side=64, **options):
