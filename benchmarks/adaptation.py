@@ -116,6 +116,7 @@ def adapt(archive, workdir, arguments=()):
         f'--config={_CONFIG}',
         f'--workdir={workdir}',
         '--mode=train',
+        '--config.panel_every=0',  # Pictures take longer to compile than to train.
         f'--config.data.dir={folder}',
         '--config.data.polarity=light_on_dark',
         *arguments,

@@ -1,9 +1,10 @@
 """Losses against true graphs: the upper reference, since labels are what they use.
 
-A true node is the task of one proposal, the nearest that is free. Of the other
-proposals those near a true node are left alone, since suppression keeps one of them;
-all the rest should not exist. Probabilities are not reweighted, so that they come out
-calibrated, as decoding expects them.
+A true node is the task of one proposal: of those near it the most probable, which is
+the one that selection keeps, or the nearest where none is near. The others near a true
+node are left alone, since suppression drops them; all the rest should not exist.
+Probabilities are not reweighted, so that they come out calibrated, as decoding expects
+them.
 
 Letters: B batch, C proposals, P node pairs, N nodes of the true graph. Positions are
 (x, y) in [-1, 1]. In true graphs what has a probability above one half is present;
@@ -17,33 +18,40 @@ import optax
 EPS = 1e-6
 
 
-def assign(positions, truth):
-  """The proposal that each true node is the task of: the nearest that is free.
+def assign(logits, positions, truth, *, radius):
+  """The proposal that each true node is the task of.
 
-  Nodes with a proposal close by choose first. Nothing here has a gradient.
+  Of the free proposals within `radius` the most probable, or else the nearest: the
+  nearest alone would change from step to step, and none would become probable. Nodes
+  with a probable proposal near them choose first. Nothing here has a gradient.
 
   Args:
+    logits: `[B, C]` float.
     positions: `[B, C, 2]` float.
     truth: `Graph`, nodes `[B, N, 2]`, N <= C.
+    radius: in coordinate units.
 
   Returns:
     `[B, N]` int32, each proposal at most once among the present nodes; that of an
     absent node means nothing.
   """
-  if truth.capacity > positions.shape[1]:
+  if truth.capacity > logits.shape[1]:
     raise ValueError(
-      f'{positions.shape[1]} proposals cannot stand for {truth.capacity} nodes.'
+      f'{logits.shape[1]} proposals cannot stand for {truth.capacity} nodes.'
     )
-  apart = _distance_sq(jax.lax.stop_gradient(positions), truth.nodes)  # [B, C, N]
+  logits, positions = jax.lax.stop_gradient((logits, positions))
+  apart = _distance_sq(positions, truth.nodes)  # [B, C, N]
+  prob = jax.nn.sigmoid(logits)[..., None]
+  cost = jnp.where(apart <= radius**2, -prob, apart)
   present = truth.node_prob > 0.5
-  order = jnp.argsort(jnp.where(present, apart.min(axis=1), jnp.inf), axis=-1)
+  order = jnp.argsort(jnp.where(present, cost.min(axis=1), jnp.inf), axis=-1)
 
   def choose(free, node):
-    distance = jnp.take_along_axis(apart, node[:, None, None], axis=2)[..., 0]
-    best = jnp.argmin(jnp.where(free, distance, jnp.inf), axis=-1)  # [B]
+    costs = jnp.take_along_axis(cost, node[:, None, None], axis=2)[..., 0]
+    best = jnp.argmin(jnp.where(free, costs, jnp.inf), axis=-1)  # [B]
     return free & (jnp.arange(free.shape[1])[None] != best[:, None]), best
 
-  free = jnp.ones(positions.shape[:2], bool)
+  free = jnp.ones(logits.shape, bool)
   _, chosen = jax.lax.scan(choose, free, order.T)
   back = jnp.argsort(order, axis=-1)
   return jnp.take_along_axis(chosen.T, back, axis=-1).astype(jnp.int32)
@@ -56,8 +64,8 @@ def proposal_loss(logits, positions, truth, *, radius):
     logits: `[B, C]` float, of the existence of each proposal.
     positions: `[B, C, 2]` float.
     truth: `Graph`, nodes `[B, N, 2]`.
-    radius: a proposal at most this far from a true node, whose task it is not, may
-      have any logit; in coordinate units.
+    radius: what is near, in coordinate units; that within which selection keeps one
+      proposal only.
 
   Returns:
     (existence, position): cross entropy of all proposals, and distance along x and y
@@ -65,7 +73,7 @@ def proposal_loss(logits, positions, truth, *, radius):
     batch.
   """
   present = truth.node_prob > 0.5
-  chosen = assign(positions, truth)
+  chosen = assign(logits, positions, truth, radius=radius)
   slots = jnp.arange(logits.shape[1])[None, :, None]
   is_task = ((slots == chosen[:, None]) & present[:, None]).any(axis=-1)  # [B, C]
   apart = _distance_sq(jax.lax.stop_gradient(positions), truth.nodes)

@@ -81,7 +81,7 @@ def test_a_second_proposal_near_a_node_may_be_anything():
   logits, positions = _proposals()
   (present,) = np.nonzero(logits[0] > 0)
   positions[0, 0] = positions[0, present[0]] + 0.5 * RADIUS
-  logits[0, 0] = 4
+  logits[0, 0] = 4  # Less probable than the node's own.
   assert proposal_loss(logits, positions, _truth())[0] < 1e-4
   positions[0, 0] = positions[0, present[0]] + 1.5 * RADIUS
   assert proposal_loss(logits, positions, _truth())[0] > 0.5
@@ -112,23 +112,39 @@ def test_pairs_without_two_true_nodes_do_not_count():
   )
 
 
-def test_no_two_nodes_share_a_proposal():
+def test_nodes_choose_the_most_probable_near_or_else_the_nearest():
   rng = np.random.default_rng(0)
+  logits = rng.normal(size=(3, 40)).astype(np.float32)
   positions = rng.uniform(-1, 1, (3, 40, 2)).astype(np.float32)
-  # Crowded, so that several nodes have the same nearest proposal.
+  # Crowded, so that several nodes would choose the same.
   nodes = rng.uniform(-0.3, 0.3, (3, 8, 2)).astype(np.float32)
   present = (np.arange(8) < np.array([[8], [5], [0]])).astype(np.float32)
   truth = graphs.Graph(nodes, present, np.zeros((3, 8, 8), np.float32))
-  actual = np.asarray(jax.jit(supervised.assign)(positions, truth))
-  crowded = False
+  choose = jax.jit(functools.partial(supervised.assign, radius=0.2))
+  actual = np.asarray(choose(logits, positions, truth))
+  crowded, kinds = False, set()
   for b, count in enumerate((8, 5, 0)):
     distance = np.linalg.norm(positions[b, :, None] - nodes[b, None], axis=-1)
-    crowded |= len(set(distance[:, :count].argmin(axis=0))) < count
-    for node in np.argsort(distance[:, :count].min(axis=0)):
-      best = distance[:, node].argmin()
-      assert actual[b, node] == best
-      distance[best] = np.inf
-  assert crowded
+    best_first = np.lexsort((distance.ravel(), *_rank(distance, logits[b])))
+    wishes = {}
+    for place in best_first:
+      proposal, node = divmod(place, 8)
+      if node < count:
+        wishes.setdefault(node, []).append(proposal)
+    crowded |= len({wish[0] for wish in wishes.values()}) < len(wishes)
+    taken = set()
+    for node, wish in wishes.items():  # In the order of their first wish.
+      chosen = next(proposal for proposal in wish if proposal not in taken)
+      taken.add(chosen)
+      kinds.add(distance[chosen, node] <= 0.2)
+      assert actual[b, node] == chosen
+  assert crowded and kinds == {True, False}
+
+
+def _rank(distance, logits):
+  """Keys for `lexsort`, the last first: near or not; of the near, the logit."""
+  near = distance <= 0.2
+  return np.where(near, -logits[:, None], 0).ravel(), ~near.ravel()
 
 
 def _all(logits, positions, start, end, prob, truth):
@@ -182,4 +198,5 @@ def test_gradients_are_finite_and_reach_far_nodes(count):
 
 def test_fewer_proposals_than_nodes_are_refused():
   with pytest.raises(ValueError, match='5 proposals cannot stand for 6 nodes'):
-    supervised.assign(np.zeros((2, 5, 2), np.float32), _truth())
+    logits, positions = np.zeros((2, 5), np.float32), np.zeros((2, 5, 2), np.float32)
+    supervised.assign(logits, positions, _truth(), radius=RADIUS)
