@@ -97,7 +97,7 @@ def test_ink_without_nodes_gets_some():
 
 def test_two_ends_that_ink_joins_are_joined():
   # So short an edge explains next to nothing; that strokes go on speaks for it.
-  nodes = [[-0.7, 0.0], [-0.03, 0.0], [0.03, 0.0], [0.7, 0.0]]
+  nodes = [[-0.7, 0.0], [-0.02, 0.0], [0.02, 0.0], [0.7, 0.0]]
   probs = {(0, 1): 0.9, (2, 3): 0.9, (1, 2): 0.4}
   ink = draw(nodes, [(0, 3)])
   kept = found(decoding.select(believe(nodes, probs), ink))

@@ -1,9 +1,15 @@
-"""A folder of drawings as training images, without labels."""
+"""A folder of drawings as training images, without labels.
+
+A model that has learned from generated drawings forgets what they taught when it sees
+nothing but the folder, whose images are rough and have no clean counterpart. So it may
+rehearse: generated drawings, rough and clean, join every batch.
+"""
 
 import functools
 import logging
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -89,6 +95,29 @@ def _move(square, zoom, dx, dy):
   return np.asarray(moved)
 
 
+def _rehearsal(rehearse, generated, side):
+  """`(key, batch) -> batch` that adds generated drawings, see `source`."""
+  # Here, since that module imports this one: when it is asked for it.
+  from img2graph import data
+
+  generator = data.build(**generated, side=side)
+  if not hasattr(generator, 'sample'):
+    raise ValueError(
+      f'generated must name a source that draws, such as strokes; '
+      f'got {generated["source"]!r}.'
+    )
+
+  def complete(key, batch):
+    images = batch['image']
+    drawn = generator.sample(key, rehearse * images.shape[0])
+    return {
+      'image': jnp.concatenate([images, drawn['image']]),
+      'target': jnp.concatenate([images, drawn.get('target', drawn['image'])]),
+    }
+
+  return complete
+
+
 def source(
   *,
   dir,
@@ -99,6 +128,8 @@ def source(
   zoom=1.0,
   shift=0.0,
   worker_count=0,
+  rehearse=0,
+  generated=None,
 ):
   """A `HostSource` of the images in a folder and its subfolders.
 
@@ -114,9 +145,15 @@ def source(
     zoom: factor of the size, a number or (low, high), > 0.
     shift: greatest shift along x and y, as a share of the side.
     worker_count: processes that read files; 0 reads in threads.
+    rehearse: generated drawings that training adds to each batch, as many for each
+      image of the folder; a whole number, 0 for none.
+    generated: what draws them, as `data.build` takes it, without `side`; None for
+      {'source': 'strokes'}.
 
   Returns:
-    `HostSource` with batches {'image': `[B, side, side, 1]`}.
+    `HostSource` with batches {'image': `[B, side, side, 1]`}; with `rehearse`, its
+    `complete` makes them {'image', 'target'} of (1 + rehearse) B examples, those of the
+    folder first, with themselves as target.
 
   Raises:
     images.BadImage: the folder is missing, unreadable or empty, or no file in it is
@@ -127,6 +164,8 @@ def source(
     raise ValueError(f'polarity must be one of {images.POLARITIES}; got {polarity!r}.')
   if side < 1:
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  if not isinstance(rehearse, int) or rehearse < 0:
+    raise ValueError(f'rehearse must be 0, 1, 2 or so on; got {rehearse!r}.')
   zoom = drawing.as_range('zoom', zoom, lowest=0.01)
   shift = drawing.as_range('shift', shift, lowest=0, highest=1)[0]
   if not str(dir):
@@ -145,4 +184,9 @@ def source(
   iterate = functools.partial(
     streams.shuffled, load, len(paths), worker_count=worker_count
   )
-  return sources.HostSource(iterate=iterate, side=side, size=len(paths))
+  complete = None
+  if rehearse:
+    complete = _rehearsal(rehearse, generated or {'source': 'strokes'}, side)
+  return sources.HostSource(
+    iterate=iterate, side=side, size=len(paths), complete=complete
+  )

@@ -2,7 +2,8 @@
 
 A batch is a dict of arrays: 'image' `[B, H, W, 1]` float32 in [0, 1] with ink 1;
 optionally 'target' `[B, H, W, 1]`, what the drawing is compared with when it differs
-from the image; optionally 'graph', the true `Graph`, which only evaluation may see.
+from the image; optionally 'graph', the true `Graph`, which only evaluation may see, and
+a loss that says it uses labels.
 """
 
 import dataclasses
@@ -40,11 +41,15 @@ class HostSource:
       exactly the batches that followed `get_state`.
     side: height and width of the images in pixels.
     size: number of examples in one epoch, over all processes.
+    complete: `(key, batch) -> batch`, what training does with each batch of all
+      processes on the devices, inside the step: pure and jittable, it may add examples
+      and entries; None for nothing.
   """
 
   iterate: Callable[..., Any]
   side: int
   size: int
+  complete: Callable[..., Any] | None = None
 
 
 def from_sampler(sample, *, side=64, **options):

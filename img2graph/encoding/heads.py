@@ -28,12 +28,15 @@ class NodeSet(NamedTuple):
     prob: `[B, N]` float32 in [0, 1], probability that the node exists.
     attention: `[B, h, w, N]` normalised maps, or None when a head has none.
     drawing: `[B, S, S]` logits of ink without what is rough about the image, or None.
+    proposals: (logits `[B, C]`, positions `[B, C, 2]`) of all that the nodes were
+      chosen from, or None when a head chooses none.
   """
 
   positions: Any
   prob: Any
   attention: Any = None
   drawing: Any = None
+  proposals: Any = None
 
 
 class ProposalNodes(nn.Module):
@@ -72,7 +75,8 @@ class ProposalNodes(nn.Module):
     )
     chosen = jnp.take_along_axis(positions, indices[..., None], axis=1)
     prob = jax.nn.sigmoid(jnp.take_along_axis(logits, indices, axis=1)) * valid
-    return NodeSet(chosen, prob, drawing=drawing)
+    found = (logits, positions)
+    return NodeSet(chosen, prob, drawing=drawing, proposals=found)
 
 
 class AttentionNodes(nn.Module):

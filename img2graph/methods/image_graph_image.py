@@ -28,6 +28,7 @@ from img2graph.losses import attention
 from img2graph.losses import pyramid
 from img2graph.losses import similarity
 from img2graph.losses import sparsity
+from img2graph.losses import supervised
 from img2graph.methods import base
 from img2graph.rendering import refinement as refinement_nets
 from img2graph.rendering import renderers
@@ -67,6 +68,21 @@ class Encoded(NamedTuple):
     """`[B, K]`, how much of each edge is drawn: both nodes and the edge exist."""
     first, second = self.pair_prob()
     return first * second * self.link_prob
+
+
+class Target(NamedTuple):
+  """What a loss compares with.
+
+  Attributes:
+    image: `[B, S, S, 1]`, what the drawing is compared with.
+    clean: `[B]`, 1 where that says how a clean drawing looks, 0 where it is but the
+      input again, beside others that are not.
+    graph: true `Graph`, or None.
+  """
+
+  image: Any
+  clean: Any
+  graph: Any = None
 
 
 class AutoEncoder(nn.Module):
@@ -154,7 +170,7 @@ def build(
     edges: {'kind': 'segment' or 'roi', ...}.
     renderer: {'kind': 'segments' or 'templates', ...}.
     refiner: options of `RefinementNet`, or None.
-    loss: {'kind': 'pyramid' or 'similarity', ...}.
+    loss: {'kind': 'pyramid', 'similarity' or 'supervised', ...}.
     decision: 'each': an edge is as probable as the least probable of its nodes and
       itself; 'product': as the product of the three.
     fit: options of `fitting.fit_graph`, or None for a method without refinement.
@@ -207,7 +223,11 @@ def build(
 
   def loss_and_aux(variables, batch, key, step):
     images = prepare(batch['image'])
-    target = prepare(batch['target']) if 'target' in batch else images
+    target = Target(images, jnp.ones(images.shape[0]), batch.get('graph'))
+    if 'target' in batch:
+      drawn = prepare(batch['target'])
+      clean = jnp.any(drawn != images, axis=(1, 2, 3)).astype(jnp.float32)
+      target = target._replace(image=drawn, clean=clean)
     progress = step / train_steps
     mutable = [name for name in variables if name != 'params']
     (encoded, coarse, refined), collections = model.apply(
@@ -346,12 +366,13 @@ def _pyramid_loss(
   """Our loss: a pyramid of squared errors and what the graph costs.
 
   `drawing_weight` is that of the encoder's own drawing, if it makes one: cross entropy
-  with the target, relative to the target's ink.
+  with the target, relative to the target's ink. Images that are their own targets,
+  beside others that are not, teach it nothing.
   """
 
   def loss_fn(encoded, coarse, refined, target, progress):
     del coarse
-    error = weight * pyramid.pyramid_loss(refined, target, scales=scales)
+    error = weight * pyramid.pyramid_loss(refined, target.image, scales=scales)
     start, end = encoded.ends()
     cost = sparsity.graph_cost(
       start,
@@ -364,15 +385,19 @@ def _pyramid_loss(
     ).mean()
     ramp = sparsity.ramp(progress, start=cost_ramp[0], end=cost_ramp[1])
     value, metrics = error + ramp * cost, {'error': error, 'cost': cost}
-    if encoded.nodes.drawing is not None:
-      entropy = optax.sigmoid_binary_cross_entropy(
-        encoded.nodes.drawing, target[..., 0]
-      )
-      metrics['drawing'] = entropy.sum() / jnp.maximum(target.sum(), 1.0)
-      value = value + drawing_weight * metrics['drawing']
-    return value, metrics
+    return _with_drawing(value, metrics, encoded, target, drawing_weight)
 
   return loss_fn
+
+
+def _with_drawing(value, metrics, encoded, target, weight):
+  """Adds the error of the encoder's own drawing, if it makes one."""
+  if encoded.nodes.drawing is None:
+    return value, metrics
+  image, clean = target.image[..., 0], target.clean[:, None, None]
+  entropy = optax.sigmoid_binary_cross_entropy(encoded.nodes.drawing, image)
+  error = (clean * entropy).sum() / jnp.maximum((clean * image).sum(), 1.0)
+  return value + weight * error, metrics | {'drawing': error}
 
 
 def _similarity_loss(*, measure, on, overlap_weight, **options):
@@ -386,7 +411,7 @@ def _similarity_loss(*, measure, on, overlap_weight, **options):
   def loss_fn(encoded, coarse, refined, target, progress):
     del progress
     drawing = refined if on == 'refined' else coarse
-    values = measures[measure](drawing, target, **options)
+    values = measures[measure](drawing, target.image, **options)
     error = 1 - values.mean()
     if not overlap_weight:
       return error, {'error': error}
@@ -396,4 +421,34 @@ def _similarity_loss(*, measure, on, overlap_weight, **options):
   return loss_fn
 
 
-LOSSES = {'pyramid': _pyramid_loss, 'similarity': _similarity_loss}
+def _supervised_loss(*, node, position, edge, radius, drawing_weight=0.0):
+  """Labels instead of the drawing: an upper reference, see `losses.supervised`."""
+
+  def loss_fn(encoded, coarse, refined, target, progress):
+    del coarse, refined, progress
+    if encoded.nodes.proposals is None:
+      raise ValueError('method.loss.kind supervised needs nodes of kind proposals.')
+    if target.graph is None:
+      raise ValueError(
+        'method.loss.kind supervised needs images with true graphs, such as those of '
+        'data.source strokes or shapes.'
+      )
+    exists, away = supervised.proposal_loss(
+      *encoded.nodes.proposals, target.graph, radius=radius
+    )
+    start, end = encoded.ends()
+    linked = supervised.link_loss(
+      start, end, encoded.link_prob, target.graph, radius=radius
+    )
+    metrics = {'node_error': exists, 'position_error': away, 'edge_error': linked}
+    value = node * exists + position * away + edge * linked
+    return _with_drawing(value, metrics, encoded, target, drawing_weight)
+
+  return loss_fn
+
+
+LOSSES = {
+  'pyramid': _pyramid_loss,
+  'similarity': _similarity_loss,
+  'supervised': _supervised_loss,
+}

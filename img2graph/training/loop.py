@@ -239,10 +239,9 @@ class _Plan:
       )
       last, last_sharding = keys[1], replicated
     else:
-
-      def function(state, key, batch):
-        return step_fn(state, batch, key)
-
+      function = steps.completing_step(
+        step_fn, complete=self.source.complete, sharding=sharded
+      )
       last, last_sharding = batch, sharded
     jitted = jax.jit(
       function,

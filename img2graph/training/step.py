@@ -10,6 +10,9 @@ import optax
 
 from img2graph.training import state as states
 
+# Apart from the keys of the loss, which are those of the steps.
+_COMPLETING_STREAM = 0x636F6D70
+
 
 def train_step(state, batch, key, *, method, tx, learning_rate, ema=0.0):
   """The state after one step on one batch.
@@ -79,6 +82,29 @@ def sampling_step(step_fn, *, sample, batch_size, sharding):
   def step(state, key, data_key):
     batch = sample(jax.random.fold_in(data_key, state.step), batch_size)
     batch = jax.lax.with_sharding_constraint(batch, sharding)
+    return step_fn(state, batch, key)
+
+  return step
+
+
+def completing_step(step_fn, *, complete, sharding):
+  """A step whose batch is completed on the devices.
+
+  Args:
+    step_fn: `(state, batch, key) -> (state, metrics)`.
+    complete: `(key, batch) -> batch`, of a `data.sources.HostSource`, or None.
+    sharding: of the leading axis of a batch.
+
+  Returns:
+    `(state, key, batch) -> (state, metrics)`.
+  """
+
+  def step(state, key, batch):
+    if complete is not None:
+      data_key = jax.random.fold_in(key, _COMPLETING_STREAM)
+      data_key = jax.random.fold_in(data_key, state.step)
+      batch = complete(data_key, batch)
+      batch = jax.lax.with_sharding_constraint(batch, sharding)
     return step_fn(state, batch, key)
 
   return step

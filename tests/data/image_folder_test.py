@@ -1,10 +1,13 @@
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
 
 from img2graph import data
+from img2graph.data import image_folder
 from img2graph.data import images
+from img2graph.data import sources
 
 
 def make_folder(path, count=10):
@@ -113,6 +116,39 @@ def test_augmentation_flips_turns_scales_and_shifts(tmp_path):
   assert np.ptp(places) > 2 and np.abs(places - 18).max() <= 3.3
 
 
+def test_generated_drawings_join_the_batch(tmp_path, monkeypatch):
+  asked = {}
+
+  def build(**options):
+    def sample(key, batch_size):
+      drawn = jax.random.uniform(key, (batch_size, 16, 16, 1))
+      return {'image': drawn, 'target': drawn / 2, 'graph': 'not for training'}
+
+    asked.update(options)
+    return sources.DeviceSource(sample=sample, side=16)
+
+  folder = make_folder(tmp_path / 'a')
+  monkeypatch.setattr(data, 'build', build)
+  source = image_folder.source(
+    dir=folder, side=16, rehearse=2, generated=dict(source='any', noise=0.2)
+  )
+  assert asked == dict(source='any', side=16, noise=0.2)
+  batch = next(source.iterate(seed=0, batch_size=3))
+  assert set(batch) == {'image'} and len(batch['image']) == 3
+  whole = source.complete(jax.random.key(0), batch)
+  assert set(whole) == {'image', 'target'}  # No graph: none may be learned from.
+  drawn = jax.random.uniform(jax.random.key(0), (6, 16, 16, 1))
+  expected = np.concatenate([batch['image'], drawn])
+  np.testing.assert_allclose(whole['image'], expected)
+  expected = np.concatenate([batch['image'], drawn / 2])
+  np.testing.assert_allclose(whole['target'], expected)
+
+
+def test_a_folder_rehearses_only_when_asked_to(tmp_path):
+  source = data.build('image_folder', dir=make_folder(tmp_path / 'a'), side=16)
+  assert source.complete is None
+
+
 def test_bad_files_are_skipped_with_one_warning_each(tmp_path, caplog):
   folder = make_folder(tmp_path / 'a', count=4)
   (folder / '01.png').write_bytes(b'broken')
@@ -143,6 +179,10 @@ def test_folder_without_a_good_file_is_refused(tmp_path):
     (dict(polarity='up'), 'polarity'),
     (dict(zoom=0), 'zoom'),
     (dict(shift=-1), 'shift'),
+    (dict(rehearse=-1), 'rehearse must be'),
+    (dict(rehearse=0.5), 'rehearse must be'),
+    (dict(rehearse=1, generated=dict(source='shapes', colour=3)), 'colour'),
+    (dict(rehearse=1, generated=dict(source='image_folder', dir='.')), 'that draws'),
   ],
 )
 def test_wrong_options_are_named(tmp_path, options, message):

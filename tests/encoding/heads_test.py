@@ -24,6 +24,18 @@ def test_capacity_is_a_limit_and_not_a_parameter():
   np.testing.assert_array_equal(wide.prob[:, :3], small.prob)
 
 
+def test_nodes_are_some_of_all_proposals():
+  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+  variables = _head(4).init(jax.random.key(0), images, progress=1.0, train=False)
+  nodes = _head(4).apply(variables, images, progress=1.0, train=False)
+  logits, positions = nodes.proposals
+  assert logits.shape == (2, 64) and positions.shape == (2, 64, 2)
+  best = np.argmax(logits, axis=-1)
+  for b in range(2):
+    np.testing.assert_array_equal(nodes.positions[b, 0], positions[b, best[b]])
+    np.testing.assert_allclose(nodes.prob[b, 0], jax.nn.sigmoid(logits[b, best[b]]))
+
+
 def test_noise_explores_early_and_falls_silent():
   images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
   head = _head(4, noise=5.0, noise_until=0.7)

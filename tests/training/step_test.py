@@ -117,3 +117,39 @@ def test_four_devices_draw_and_learn_what_one_does():
       here, _ = jitted(here, jax.random.key(1), jax.random.key(2))
     results.append(jax.device_get(here))
   chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_is_completed_anew_in_every_step_and_on_any_number_of_devices():
+  _, state, step_fn, batch = build()
+
+  def complete(key, batch):
+    more = jax.random.uniform(key, batch['image'].shape)
+    return {'image': jnp.concatenate([batch['image'], more])}
+
+  results, losses = [], []
+  for count in (1, 4):
+    mesh = Mesh(np.array(jax.devices()[:count]), ('data',))
+    step = steps.completing_step(
+      step_fn, complete=complete, sharding=NamedSharding(mesh, PartitionSpec('data'))
+    )
+    replicated = NamedSharding(mesh, PartitionSpec())
+    here, images = jax.device_put((state, batch), replicated)
+    jitted = jax.jit(step, out_shardings=replicated)
+    for _ in range(3):
+      here, metrics = jitted(here, jax.random.key(1), images)
+      losses.append(float(metrics['loss']))
+    results.append(jax.device_get(here))
+  chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
+  # The same step a second time draws the same; another step draws another.
+  replay = jitted(jax.device_put(state, replicated), jax.random.key(1), images)
+  np.testing.assert_allclose(replay[1]['loss'], losses[0], rtol=1e-6)
+  later = dataclasses.replace(state, step=state.step + 1)
+  other = jitted(jax.device_put(later, replicated), jax.random.key(1), images)
+  assert abs(float(other[1]['loss']) - losses[0]) > 1e-5
+
+
+def test_what_needs_no_completion_is_left_as_it_is():
+  _, state, step_fn, batch = build()
+  step = steps.completing_step(step_fn, complete=None, sharding=None)
+  actual, _ = step(state, jax.random.key(1), batch)
+  chex.assert_trees_all_equal(actual, step_fn(state, batch, jax.random.key(1))[0])

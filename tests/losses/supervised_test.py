@@ -1,0 +1,202 @@
+"""Tests of img2graph/losses/supervised.py."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from img2graph import geometry
+from img2graph import graph as graphs
+from img2graph.losses import supervised
+
+RADIUS = 0.1
+_NODES = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (0.0, 0.0)]
+_EDGES = [(0, 1), (1, 2), (2, 3)]
+
+
+def _truth(capacity=6):
+  """Two graphs: a chain of four nodes, and an empty one."""
+  chain = graphs.from_lists(np.array(_NODES), np.array(_EDGES), capacity=capacity)
+  return jax.tree.map(lambda a, b: np.stack([a, b]), chain, graphs.empty((), capacity))
+
+
+def _proposals(side=8):
+  """Logits and positions of a grid of proposals that tells the chain exactly."""
+  positions = geometry.pixel_centres(side, side).reshape(-1, 2)
+  positions = np.stack([positions, positions])
+  logits = np.full(positions.shape[:2], -20.0, np.float32)
+  for node in _NODES:
+    nearest = np.argmin(((positions[0] - node) ** 2).sum(-1))
+    positions[0, nearest] = node
+    logits[0, nearest] = 20
+  return logits, positions
+
+
+def _links():
+  """Ends and probabilities of all pairs of the chain's nodes, as they truly are."""
+  i, j = geometry.node_pairs(len(_NODES))
+  nodes = np.array([_NODES, _NODES], np.float32)
+  prob = np.array([(a, b) in _EDGES for a, b in zip(i, j, strict=True)], np.float32)
+  return nodes[:, i], nodes[:, j], np.stack([prob, prob])
+
+
+proposal_loss = jax.jit(functools.partial(supervised.proposal_loss, radius=RADIUS))
+link_loss = jax.jit(functools.partial(supervised.link_loss, radius=RADIUS))
+
+
+def test_what_is_right_costs_nothing():
+  exists, away = proposal_loss(*_proposals(), _truth())
+  assert 0 <= exists < 1e-4
+  assert away < 1e-6
+  assert 0 <= link_loss(*_links(), _truth()) < 1e-4
+
+
+def test_a_missing_or_surplus_node_costs_its_cross_entropy():
+  logits, positions = _proposals()
+  (present,) = np.nonzero(logits[0] > 0)
+  for place, wrong in ((present[1], -3.0), (0, 3.0)):
+    changed = logits.copy()
+    changed[0, place] = wrong
+    exists, _ = proposal_loss(changed, positions, _truth())
+    # One wrong of four true nodes.
+    np.testing.assert_allclose(exists, np.log1p(np.exp(3)) / 4, rtol=1e-4)
+  changed = logits.copy()
+  changed[1, 5] = 3  # In the image without a graph.
+  exists, _ = proposal_loss(changed, positions, _truth())
+  np.testing.assert_allclose(exists, np.log1p(np.exp(3)) / 4, rtol=1e-4)
+
+
+def test_a_node_beside_its_place_costs_the_distance():
+  logits, positions = _proposals()
+  (present,) = np.nonzero(logits[0] > 0)
+  positions[0, present[2]] += (0.04, -0.02)
+  exists, away = proposal_loss(logits, positions, _truth())
+  np.testing.assert_allclose(away, 0.06 / 4, rtol=1e-4)
+  assert exists < 1e-4
+
+
+def test_a_second_proposal_near_a_node_may_be_anything():
+  logits, positions = _proposals()
+  (present,) = np.nonzero(logits[0] > 0)
+  positions[0, 0] = positions[0, present[0]] + 0.5 * RADIUS
+  logits[0, 0] = 4  # Less probable than the node's own.
+  assert proposal_loss(logits, positions, _truth())[0] < 1e-4
+  positions[0, 0] = positions[0, present[0]] + 1.5 * RADIUS
+  assert proposal_loss(logits, positions, _truth())[0] > 0.5
+
+
+def test_a_wrong_edge_costs_its_cross_entropy():
+  start, end, prob = _links()
+  for pair in (0, 1):  # Nodes 0 and 1 are joined, 0 and 2 are not.
+    changed = prob.copy()
+    changed[0, pair] = np.abs(prob[0, pair] - 0.9)
+    # One of the six pairs of the first graph; the second has none.
+    expected = -np.log(0.1) / 6
+    np.testing.assert_allclose(
+      link_loss(start, end, changed, _truth()), expected, rtol=1e-3
+    )
+
+
+def test_pairs_without_two_true_nodes_do_not_count():
+  start, end, prob = _links()
+  end = end.copy()
+  end[0, 0] += 1.5 * RADIUS  # Stands for no node.
+  end[0, 1] = start[0, 1] + 0.5 * RADIUS  # Both stand for the same node.
+  prob[0, :2] = 0.5
+  assert link_loss(start, end, prob, _truth()) < 1e-4
+  prob[0, 2] = 0.5
+  np.testing.assert_allclose(
+    link_loss(start, end, prob, _truth()), np.log(2) / 4, rtol=1e-3
+  )
+
+
+def test_nodes_choose_the_most_probable_near_or_else_the_nearest():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(3, 40)).astype(np.float32)
+  positions = rng.uniform(-1, 1, (3, 40, 2)).astype(np.float32)
+  # Crowded, so that several nodes would choose the same.
+  nodes = rng.uniform(-0.3, 0.3, (3, 8, 2)).astype(np.float32)
+  present = (np.arange(8) < np.array([[8], [5], [0]])).astype(np.float32)
+  truth = graphs.Graph(nodes, present, np.zeros((3, 8, 8), np.float32))
+  choose = jax.jit(functools.partial(supervised.assign, radius=0.2))
+  actual = np.asarray(choose(logits, positions, truth))
+  crowded, kinds = False, set()
+  for b, count in enumerate((8, 5, 0)):
+    distance = np.linalg.norm(positions[b, :, None] - nodes[b, None], axis=-1)
+    best_first = np.lexsort((distance.ravel(), *_rank(distance, logits[b])))
+    wishes = {}
+    for place in best_first:
+      proposal, node = divmod(place, 8)
+      if node < count:
+        wishes.setdefault(node, []).append(proposal)
+    crowded |= len({wish[0] for wish in wishes.values()}) < len(wishes)
+    taken = set()
+    for node, wish in wishes.items():  # In the order of their first wish.
+      chosen = next(proposal for proposal in wish if proposal not in taken)
+      taken.add(chosen)
+      kinds.add(distance[chosen, node] <= 0.2)
+      assert actual[b, node] == chosen
+  assert crowded and kinds == {True, False}
+
+
+def _rank(distance, logits):
+  """Keys for `lexsort`, the last first: near or not; of the near, the logit."""
+  near = distance <= 0.2
+  return np.where(near, -logits[:, None], 0).ravel(), ~near.ravel()
+
+
+def _all(logits, positions, start, end, prob, truth):
+  exists, away = supervised.proposal_loss(logits, positions, truth, radius=RADIUS)
+  return exists, away, supervised.link_loss(start, end, prob, truth, radius=RADIUS)
+
+
+def _rough():
+  """An encoder that is wrong in everything a bit."""
+  rng = np.random.default_rng(1)
+  logits, positions = _proposals()
+  start, end, prob = _links()
+  logits = logits / 10 + rng.normal(size=logits.shape).astype(np.float32)
+  positions = positions + 0.02 * rng.normal(size=positions.shape).astype(np.float32)
+  return logits, positions, start, end, 0.8 * prob + 0.1
+
+
+def test_neither_padding_nor_numbering_matters():
+  expected = _all(*_rough(), _truth())
+  padded = _truth(9)
+  for place in (np.nan, 0.875):  # Wherever absent nodes may lie, also on a proposal.
+    padded.nodes[:, 4:] = place
+    np.testing.assert_allclose(_all(*_rough(), padded), expected, rtol=1e-5)
+  order = np.array([5, 2, 0, 3, 1, 4])
+  relabelled = graphs.relabel(_truth(), order)
+  np.testing.assert_allclose(_all(*_rough(), relabelled), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('count', [0, 4])
+def test_gradients_are_finite_and_reach_far_nodes(count):
+  truth = _truth()
+  truth.node_prob[0, count:] = 0
+  logits, positions, start, end, prob = _rough()
+  prob[:, :3] = (0, 1, 1)  # Exactly sure, and wrong of the second.
+  logits[:] = -4  # No proposal believes in a node.
+
+  @jax.jit
+  def gradients(logits, positions, prob):
+    def total(logits, positions, prob):
+      return sum(_all(logits, positions, start, end, prob, truth))
+
+    return jax.grad(total, argnums=(0, 1, 2))(logits, positions, prob)
+
+  by_logit, by_position, by_prob = gradients(logits, positions, jnp.asarray(prob))
+  for gradient in (by_logit, by_position, by_prob):
+    assert np.isfinite(gradient).all()
+  assert (by_logit[1] > 0).all()  # Nothing there: all proposals are to vanish.
+  assert (by_logit[0] < 0).sum() == count
+  assert (by_position[0] != 0).any(axis=-1).sum() == count
+
+
+def test_fewer_proposals_than_nodes_are_refused():
+  with pytest.raises(ValueError, match='5 proposals cannot stand for 6 nodes'):
+    logits, positions = np.zeros((2, 5), np.float32), np.zeros((2, 5, 2), np.float32)
+    supervised.assign(logits, positions, _truth(), radius=RADIUS)
