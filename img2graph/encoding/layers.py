@@ -1,5 +1,10 @@
 """Layers that several encoders share."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
+
 
 def max_pool_2x2(x):
   """2 x 2 max-pooling with stride 2: `[..., H, W, C]` to `[..., H//2, W//2, C]`.
@@ -15,3 +20,20 @@ def max_pool_2x2(x):
   rows, columns = height // 2, width // 2
   x = x[..., : 2 * rows, : 2 * columns, :]
   return x.reshape(*x.shape[:-3], rows, 2, columns, 2, channels).max(axis=(-4, -2))
+
+
+def max_around(x, reach):
+  """Maximum of each pixel of `[B, H, W]` and those up to `reach` rows and columns away.
+
+  Paper (zero) lies beyond the border.
+  """
+  for axis in (1, 2):
+    size = x.shape[axis]
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (reach, reach)
+    padded = jnp.pad(x, padding)
+    parts = (
+      jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(2 * reach + 1)
+    )
+    x = functools.reduce(jnp.maximum, parts)
+  return x

@@ -3,8 +3,6 @@
 Letters: B batch, P node pairs, K samples along, A samples across.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,7 +87,7 @@ def segment_samples(images, start, end, *, along=16, across=3, spread=1.5):
   return _sample(images, place(0), place(1))
 
 
-def most_inked(images, start, end, *, count, along=12, reach=4):
+def most_inked(images, start, end, prob=1.0, *, count, along=12, reach=4):
   """The `count` pairs with the most ink under or beside the straight line between.
 
   Reading an image along every pair of nodes costs most of an encoder's time, and most
@@ -99,6 +97,8 @@ def most_inked(images, start, end, *, count, along=12, reach=4):
     images: `[B, S, S, 1]` float.
     start: `[B, P, 2]` float in [-1, 1].
     end: `[B, P, 2]` float in [-1, 1].
+    prob: `[B, P]` float in [0, 1], that both nodes exist: pairs of improbable ones
+      take no room from others.
     count: how many to take, at most P.
     along: places that are looked at, between both ends.
     reach: pixels beside the line within which ink counts, to about a pixel.
@@ -108,7 +108,7 @@ def most_inked(images, start, end, *, count, along=12, reach=4):
   """
   near = layers.max_pool_2x2(images[..., :1])[..., 0]
   side = near.shape[1]
-  near = _max_around(_max_around(near, reach // 2, axis=1), reach // 2, axis=2)
+  near = layers.max_around(near, reach // 2)
   t = ((np.arange(along, dtype=np.float32) + 0.5) / along)[None, None]
 
   def pixel(axis):
@@ -121,19 +121,7 @@ def most_inked(images, start, end, *, count, along=12, reach=4):
   ink = found.reshape(*start.shape[:2], along).mean(axis=-1)
   # Of pairs with as much ink the shorter ones: they are the likelier edges.
   length = jnp.sqrt(((end - start) ** 2).sum(-1) + 1e-12)
-  return jax.lax.top_k(ink - 0.05 * length, count)[1]
-
-
-def _max_around(x, reach, axis):
-  """Maximum of each value and its neighbours up to `reach` along an axis."""
-  size = x.shape[axis]
-  padding = [(0, 0)] * x.ndim
-  padding[axis] = (reach, reach)
-  padded = jnp.pad(x, padding)
-  parts = (
-    jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(2 * reach + 1)
-  )
-  return functools.reduce(jnp.maximum, parts)
+  return jax.lax.top_k(jnp.sqrt(prob) * (ink - 0.05 * length), count)[1]
 
 
 class SegmentEdges(nn.Module):

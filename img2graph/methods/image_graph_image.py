@@ -21,6 +21,7 @@ from img2graph import graph as graphs
 from img2graph.encoding import backbones
 from img2graph.encoding import canonical
 from img2graph.encoding import heads
+from img2graph.encoding import layers
 from img2graph.encoding import proposals
 from img2graph.encoding import roi_edges
 from img2graph.encoding import segment_edges
@@ -32,6 +33,9 @@ from img2graph.losses import supervised
 from img2graph.methods import base
 from img2graph.rendering import refinement as refinement_nets
 from img2graph.rendering import renderers
+
+# Share of the encoder's own drawing that counts where the image has no ink.
+_WITHOUT_INK = 0.3
 
 
 class Encoded(NamedTuple):
@@ -109,7 +113,10 @@ class AutoEncoder(nn.Module):
     encoded = Encoded(nodes, None)
     start, end = encoded.ends()
     if self.most_pairs is not None and self.most_pairs < start.shape[1]:
-      pairs = segment_edges.most_inked(images, start, end, count=self.most_pairs)
+      first, second = jax.lax.stop_gradient(encoded.pair_prob())
+      pairs = segment_edges.most_inked(
+        images, start, end, first * second, count=self.most_pairs
+      )
       encoded = Encoded(nodes, None, pairs)
       start, end = encoded.ends()
     if nodes.drawing is not None:
@@ -278,7 +285,9 @@ def build(
     if not nodes.get('drawing'):
       return prepared[..., 0]
     encoded = predictor.apply(variables, prepared, 1.0, False, method='encode')
-    return jax.nn.sigmoid(encoded.nodes.drawing)
+    # Where the image has no ink a line may go on, but has to be clearer than elsewhere.
+    given = jnp.minimum(layers.max_around(prepared[..., 0], 1) + _WITHOUT_INK, 1)
+    return given * jax.nn.sigmoid(encoded.nodes.drawing)
 
   def refine(variables, images, graph, num_steps):
     del variables  # The graph is all that moves.

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from flax import linen as nn
 
 from img2graph.encoding import layers
@@ -32,3 +33,11 @@ def test_max_pool_shares_the_gradient_of_ties():
 def test_max_pool_needs_two_pixels():
   with pytest.raises(ValueError, match='1 x 4'):
     layers.max_pool_2x2(jnp.zeros((1, 1, 4, 1)))
+
+
+def test_maximum_around_equals_scipy():
+  x = np.random.default_rng(0).random((2, 9, 7)).astype(np.float32)
+  for reach in (0, 1, 2):
+    size = (1, 2 * reach + 1, 2 * reach + 1)
+    expected = scipy.ndimage.maximum_filter(x, size=size, mode='constant')
+    np.testing.assert_array_equal(layers.max_around(x, reach), expected)

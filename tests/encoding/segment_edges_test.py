@@ -70,3 +70,6 @@ def test_pairs_with_ink_between_them_are_taken_and_of_those_the_shorter():
   start, end = (np.array(ends, np.float32)[None, :, k] / 32 - 1 for k in (0, 1))
   found = segment_edges.most_inked(image, start, end, count=3)
   assert np.asarray(found).tolist() == [[3, 2, 1]]
+  prob = np.array([[1, 1, 1, 0.01, 1]], np.float32)
+  found = segment_edges.most_inked(image, start, end, prob, count=2)
+  assert np.asarray(found).tolist() == [[2, 1]]

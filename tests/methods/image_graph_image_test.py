@@ -12,6 +12,7 @@ from configs import simple_shapes
 from img2graph import data
 from img2graph import graph as graphs
 from img2graph import methods
+from img2graph.encoding import layers
 
 
 @functools.cache
@@ -63,9 +64,13 @@ def test_the_ink_that_graphs_explain_is_what_the_encoder_draws():
   _, method, variables, batch = _clean_recipe()
   ink = np.asarray(jax.jit(method.ink)(variables, batch['image']))
   out = jax.jit(method.reconstruct)(variables, batch['image'])
-  np.testing.assert_allclose(ink, out['clean'][..., 0], atol=1e-5)
+  clean = np.asarray(out['clean'])[..., 0]
+  near = np.asarray(layers.max_around(np.asarray(out['input'])[..., 0], 1))
+  # What the image has no ink for counts less.
+  np.testing.assert_allclose(ink[near > 0.8], clean[near > 0.8], atol=1e-5)
+  np.testing.assert_allclose(ink[near == 0], 0.3 * clean[near == 0], atol=1e-5)
+  assert (near > 0.8).any() and (near == 0).any()
   # It learns from the target, not from the image.
-  side = ink.shape[1]
 
   @jax.jit
   def entropy(params, target):
@@ -75,15 +80,17 @@ def test_the_ink_that_graphs_explain_is_what_the_encoder_draws():
     return aux['metrics']['drawing']
 
   params = variables['params']
-  blank, full = (np.full((4, side, side, 1), x, np.float32) for x in (0, 1))
+  images = np.asarray(batch['image'])
+  blank, half = np.zeros_like(images), np.zeros_like(images)
+  half[:, :, :32] = 1
   nudged = jax.tree.map(lambda x: x, params)
   head = nudged['node_head']['net']['drawing']
   nudged['node_head']['net']['drawing'] = head | {'bias': head['bias'] + 1}
   # An image that is its own target, beside others, does not say what is clean.
-  mixed = np.concatenate([batch['image'][:2], full[2:]])
-  assert entropy(params, mixed) == pytest.approx(entropy(params, full), rel=0.3)
-  assert entropy(params, np.asarray(batch['image'])) == 0
-  assert entropy(nudged, full) < entropy(params, full)
+  mixed = np.concatenate([images[:2], half[2:]])
+  assert entropy(params, mixed) == pytest.approx(float(entropy(params, half)), rel=0.1)
+  assert entropy(params, images) == 0
+  assert entropy(nudged, half) < entropy(params, half)
   assert entropy(nudged, blank) > entropy(params, blank)
 
 
