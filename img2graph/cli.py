@@ -23,6 +23,9 @@ FORMATS = ('json', 'graphml', 'svg', 'geojson', 'dot', 'npz')
 
 _DONE, _FAILED, _MISTAKE, _INTERRUPTED = 0, 1, 2, 130
 
+# As `tiles.LEAST_SIDE`.
+_LEAST_TILE = 32
+
 # `render` draws pieces of this side in pixels, and no more pixels than this in all.
 _TILE = 512
 _MOST_PIXELS = 200_000_000
@@ -54,6 +57,7 @@ _PREDICT_EPILOG = """examples:
   img2graph predict drawing.png --output=graphs
   img2graph predict scans/ --output=graphs --format=json,svg --no-overlay
   img2graph predict map.jpg --output=graphs --refine=60 --polarity=dark_on_light
+  img2graph predict city.png --output=graphs --tile=512 --tolerance=1
   img2graph predict *.png --output=graphs --weights=run/weights.npz"""
 
 _RENDER = """Draws a graph file as a picture, black on white.
@@ -175,7 +179,16 @@ def _parser():
     default=3.0,
     metavar='PERCENT',
     help='how far a straight edge may leave the curve it stands for, in percent of the'
-    ' longer side; the larger, the fewer nodes (default: 3)',
+    ' longer side of the image or tile; the larger, the fewer nodes (default: 3)',
+  )
+  predict.add_argument(
+    '--tile',
+    type=_tile,
+    default='auto',
+    metavar='PX',
+    help='side of the overlapping tiles in which a larger image is looked at; none: in'
+    ' one piece; auto: in tiles where one piece could not show its lines'
+    ' (default: auto)',
   )
   predict.add_argument(
     '--refine',
@@ -302,7 +315,9 @@ def _predict(arguments):
     threshold=arguments.threshold,
     tolerance=arguments.tolerance / 100,
     refine=arguments.refine,
+    tile=arguments.tile,
     batch_size=batch_size,
+    on_tiles=lambda path, done, total: progress.show_tiles(done, total),
   )
   done = 0
   progress.begin(len(paths))
@@ -617,9 +632,9 @@ def _prepare_folder(folder):
 
 
 class _Progress:
-  """How many images are done: a line that is rewritten, or one every ten seconds."""
+  """How much is done: a line that is rewritten, or one every ten seconds."""
 
-  _LEAST = 20  # Images; with fewer, nothing is shown.
+  _LEAST = 20  # Images or tiles; with fewer, nothing is shown.
 
   def __init__(self):
     self._live = sys.stderr.isatty()
@@ -628,17 +643,27 @@ class _Progress:
   def begin(self, total):
     """Starts the clock for `total` images."""
     self._total = total
-    self._began = self._last = time.monotonic()
+    self._began = self._last = self._tiles_began = time.monotonic()
 
   def show(self, done):
-    """Says that this many are done, if it is time to."""
+    """Says that this many images are done, if it is time to."""
+    self._show(done, self._total, 'images', self._began)
+
+  def show_tiles(self, done, total):
+    """Says the same of the tiles of one image; their clock starts at 0."""
+    if done:
+      self._show(done, total, 'tiles', self._tiles_began)
+    else:
+      self._tiles_began = time.monotonic()
+
+  def _show(self, done, total, things, began):
     now = time.monotonic()
-    if self._total < self._LEAST or now - self._last < (0.2 if self._live else 10):
+    if total < self._LEAST or now - self._last < (0.2 if self._live else 10):
       return
     self._last = now
-    rate = done / (now - self._began)
-    left = (self._total - done) / rate
-    text = f'{done}/{self._total} images, {rate:.1f} images/s, {left:.0f} s left'
+    rate = done / (now - began)
+    left = (total - done) / rate
+    text = f'{done}/{total} {things}, {rate:.1f} {things}/s, {left:.0f} s left'
     text = f'\r{text:60}' if self._live else f'{text}\n'
     print(text, end='', file=sys.stderr, flush=True)
     self._open = self._live
@@ -699,6 +724,13 @@ def _number(text, kind, what, fits):
   if value is None or not fits(value):
     raise argparse.ArgumentTypeError(f'must be {what}; got {text!r}.')
   return value
+
+
+def _tile(text):
+  if text in ('auto', 'none'):
+    return None if text == 'none' else text
+  what = f'auto, none or a whole number of pixels from {_LEAST_TILE}'
+  return _number(text, int, what, lambda v: v >= _LEAST_TILE)
 
 
 def _natural(text):

@@ -37,6 +37,9 @@ _LEAST_EDGE_PROB = 0.02
 _MOST_PAPER = 0.9
 # Pixels of paper (of a drawing of 128) that make a cycle one.
 _LEAST_HOLE = 6
+# Nodes nearer than this are one, and nodes nearer than that to an edge lie on it.
+MERGE_RADIUS = 0.07
+JOINT_RADIUS = 0.06
 
 
 def decode(
@@ -45,8 +48,8 @@ def decode(
   *,
   threshold=0.5,
   tolerance=0.06,
-  merge_radius=0.07,
-  joint_radius=0.06,
+  merge_radius=MERGE_RADIUS,
+  joint_radius=JOINT_RADIUS,
   **options,
 ):
   """The graph of a line drawing, from what an encoder believes of it.
@@ -485,6 +488,20 @@ def simplify(graph, tolerance, most_turn=40.0):
     stay, and so do the last three of a ring.
   """
   nodes, prob, neighbours, edge_prob = _adjacency(graph)
+  straighten(nodes, neighbours, edge_prob, tolerance, most_turn)
+  return _from_adjacency(nodes, prob, neighbours, edge_prob)
+
+
+def straighten(nodes, neighbours, edge_prob, tolerance, most_turn=40.0):
+  """As `simplify`, in place and for a graph of any size.
+
+  Args:
+    nodes: `[N, 2]`.
+    neighbours: {node: set of nodes}.
+    edge_prob: {(i, j): probability}, i < j.
+    tolerance: see `simplify`, as the next.
+    most_turn: degrees.
+  """
   dropped = {}  # {(a, b): positions that the chord stands for}
   straight = np.cos(np.deg2rad(most_turn))
 
@@ -507,17 +524,21 @@ def simplify(graph, tolerance, most_turn=40.0):
     away = _distance(np.array(stands_for), nodes[a][None], nodes[b][None]).max()
     return away if away <= tolerance else None
 
-  while True:
-    bends = [(away, k) for k in sorted(neighbours) if (away := bend(k)) is not None]
-    if not bends:
-      return _from_adjacency(nodes, prob, neighbours, edge_prob)
-    _, k = min(bends)
+  bends = {k: away for k in neighbours if (away := bend(k)) is not None}
+  while bends:
+    k = min(bends, key=lambda k: (bends[k], k))
+    del bends[k]
     a, b = sorted(neighbours.pop(k))
     pairs = _pair(a, k), _pair(k, b)
     dropped[_pair(a, b)] = [nodes[k]] + sum((dropped.pop(p, []) for p in pairs), [])
-    edge_prob[_pair(a, b)] = min(edge_prob[p] for p in pairs)
+    edge_prob[_pair(a, b)] = min(edge_prob.pop(p) for p in pairs)
     neighbours[a] = neighbours[a] - {k} | {b}
     neighbours[b] = neighbours[b] - {k} | {a}
+    # Only here has anything changed.
+    for near in {a, b} | neighbours[a] & neighbours[b]:
+      bends.pop(near, None)
+      if (away := bend(near)) is not None:
+        bends[near] = away
 
 
 def _pair(a, b):

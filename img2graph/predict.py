@@ -5,13 +5,15 @@
 
 An image is fitted into a square (`img2graph.data.images`) of the first of the method's
 sides that is not smaller than it, or of the last. Images of one side go through the
-method in batches of one size, so that each side compiles once.
+method in batches of one size, so that each side compiles once. An image with finer
+lines than such a square can show goes through in overlapping tiles (`img2graph.tiles`).
 """
 
 import collections
 import concurrent.futures
 import dataclasses
 import functools
+import numbers
 import pathlib
 
 import jax
@@ -21,17 +23,22 @@ import img2graph
 from img2graph import decoding
 from img2graph import formats
 from img2graph import graph as graphs
+from img2graph import tiles
 from img2graph import weights
 from img2graph.data import images as image_lib
 
 # Fainter than this all over, an image is blank paper: not even asked about.
 FAINTEST_INK = 0.02
 
-# How far a chord may leave the curve it stands for, share of the longer side.
+# How far a chord may leave the curve it stands for, share of the longer side: of the
+# image, or of a tile.
 TOLERANCE = 0.03
 
 # Images decoded ahead of the method; few, since one may be large.
 _AHEAD = 4
+
+# Tiles at a time, whatever the number of images: one size compiles once.
+_TILES = 16
 
 
 class Predictor:
@@ -62,7 +69,14 @@ class Predictor:
     self._compiled = functools.cache(self._compile)
 
   def predict(
-    self, images, *, threshold=0.5, tolerance=TOLERANCE, refine=0, batch_size=None
+    self,
+    images,
+    *,
+    threshold=0.5,
+    tolerance=TOLERANCE,
+    refine=0,
+    tile='auto',
+    batch_size=None,
   ):
     """Graphs of images.
 
@@ -71,8 +85,11 @@ class Predictor:
       threshold: probability at which an edge is as likely to be kept as left out, as
         far as the ink does not decide; see `decoding.decode`.
       tolerance: how far a chord may leave the curve it stands for, share of the longer
-        side: the larger, the fewer nodes a curve has.
+        side of the image, or of a tile: the larger, the fewer nodes a curve has.
       refine: gradient steps that fit the graph to the image through the renderer.
+      tile: side of the tiles, in pixels, in which an image that is larger is looked at;
+        None for every image in one piece; 'auto' for what suits its lines, see
+        `tiles.choose_side`.
       batch_size: images at a time; None for all, but at most 32.
 
     Returns:
@@ -85,24 +102,35 @@ class Predictor:
     images = list(images)
     if batch_size is None:
       batch_size = max(1, min(32, len(images)))
-    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+    options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
     found = dict(self.stream(enumerate(images), batch_size=batch_size, **options))
     return [found[i] for i in range(len(images))]
 
   def stream(
-    self, tagged, *, threshold=0.5, tolerance=TOLERANCE, refine=0, batch_size=32
+    self,
+    tagged,
+    *,
+    threshold=0.5,
+    tolerance=TOLERANCE,
+    refine=0,
+    tile='auto',
+    batch_size=32,
+    on_tiles=None,
   ):
     """Graphs of any number of images, in little memory.
 
-    Only fitted squares are kept, at most a batch of each side.
+    Only fitted squares are kept, at most a batch of each side, or of tiles.
 
     Args:
       tagged: iterable of (tag, image): an image as for `predict`, and anything hashable
         by which to know it.
-      threshold: see `predict`, as the next two.
+      threshold: see `predict`, as the next three.
       tolerance: of chords.
       refine: gradient steps.
-      batch_size: images at a time; batches are filled up to it.
+      tile: side of tiles.
+      batch_size: images at a time; batches are filled up to it. Tiles have their own.
+      on_tiles: called as `on_tiles(tag, done, total)` while an image goes through in
+        tiles: at first, and after each batch of them.
 
     Yields:
       (tag, `formats.Document`), each as soon as its batch is done: not in order.
@@ -110,20 +138,28 @@ class Predictor:
     Raises:
       ValueError: as `predict`; the message names the tag.
     """
-    _check_options(self.method, threshold, tolerance, refine, batch_size)
+    _check_options(self.method, threshold, tolerance, refine, tile, batch_size)
     options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
     run = functools.partial(self._run, batch_size=batch_size, **options)
+    tell = on_tiles or (lambda *_: None)
     waiting = collections.defaultdict(list)  # {side: [(tag, square, frame, size)]}
     for tag, image in tagged:
       ink = check_image(image, tag)
       size = ink.shape
       if ink.max() < FAINTEST_INK:
-        yield tag, self._document(graphs.empty((), 0), None, size)
+        blank = _piece(graphs.empty((), 0), image_lib.Frame(*size))
+        yield tag, self._document(blank, size)
         continue
-      side = next((s for s in self.method.sides if s >= max(size)), None)
-      side = self.method.sides[-1] if side is None else side
-      square, frame = image_lib.fit_square(ink, side)
-      waiting[side].append((tag, np.asarray(square, np.float32), frame, size))
+      if tile == 'auto':
+        tile_side = tiles.choose_side(ink, self._canvas)
+      else:
+        tile_side = tile if tile and tile < max(size) else None
+      if tile_side is not None:
+        count = functools.partial(tell, tag)
+        yield tag, self._tiled(ink, tile_side, on_tiles=count, **options)
+        continue
+      side, square, frame = self._fit(ink)
+      waiting[side].append((tag, square, frame, size))
       if len(waiting[side]) == batch_size:
         yield from run(waiting.pop(side))
     for group in waiting.values():
@@ -140,14 +176,63 @@ class Predictor:
 
     return jax.jit(run)
 
-  def _run(self, group, *, threshold, tolerance, refine, batch_size):
-    """(tag, document) of each (tag, square, frame, size) of a batch, or part of one."""
+  @functools.cached_property
+  def _canvas(self):
+    """Side in pixels of what the method looks at, for its largest images."""
+    side = self.method.sides[-1]
+    if self.method.ink is None:
+      return side
+    image = jax.ShapeDtypeStruct((1, side, side, 1), np.float32)
+    return jax.eval_shape(self.method.ink, image).shape[1]
+
+  def _fit(self, ink):
+    """An image in a square of the method's: side, square, frame."""
+    side = next((s for s in self.method.sides if s >= max(ink.shape)), None)
+    side = self.method.sides[-1] if side is None else side
+    square, frame = image_lib.fit_square(ink, side)
+    return side, np.asarray(square, np.float32), frame
+
+  def _tiled(self, ink, tile_side, *, tolerance, on_tiles, **options):
+    """The document of an image, by way of tiles of that side."""
+    lines = tiles.measure(ink)
+    plan = tiles.plan(*ink.shape, tile_side)
+    if lines is not None:
+      plan = [tile for tile in plan if tiles.has_ink(ink, tile, tile_side, lines)]
+    pieces = []
+    on_tiles(0, len(plan))
+    for start in range(0, len(plan), _TILES):
+      group = []
+      for tile in plan[start : start + _TILES]:
+        left, top, right, bottom = tile.box
+        _, square, frame = self._fit(ink[top:bottom, left:right])
+        group.append((tile, square, frame, ink.shape))
+      # Curves are straightened later, where the parts of two tiles are one.
+      found = self._graphs(group, tolerance=0, batch_size=_TILES, **options)
+      for (tile, _, frame, _), graph in zip(group, found, strict=True):
+        piece = _piece(graph, frame)
+        pieces.append(piece._replace(nodes=piece.nodes + tile.box[:2]))
+      on_tiles(min(start + _TILES, len(plan)), len(plan))
+    # A tile is 2 in the units of `decoding.decode`.
+    whole = tiles.stitch(
+      pieces,
+      plan,
+      tile_side,
+      ink.shape,
+      merge=decoding.MERGE_RADIUS * tile_side / 2,
+      joint=decoding.JOINT_RADIUS * tile_side / 2,
+    )
+    if self.method.ink is not None:
+      whole = tiles.straighten(whole, tolerance * tile_side)
+    return self._document(whole, ink.shape)
+
+  def _graphs(self, group, *, threshold, tolerance, refine, batch_size):
+    """The canonical graph of each (tag, square, frame, size) of a batch or less."""
     batch = np.zeros((batch_size, *group[0][1].shape, 1), np.float32)
     for i, (_, square, _, _) in enumerate(group):
       batch[i, ..., 0] = square
     found = self._compiled(refine)(self._variables, batch)
     found = jax.tree.map(np.asarray, found)
-    for i, (tag, _, frame, size) in enumerate(group):
+    for i in range(len(group)):
       one, drawing = jax.tree.map(lambda x, i=i: x[i], found)
       if drawing is None:
         one = graphs.canonicalize(one, threshold=threshold)
@@ -156,26 +241,41 @@ class Predictor:
         one = decoding.decode(
           one, drawing, threshold=threshold, tolerance=2 * tolerance
         )
-      yield tag, self._document(one, frame, size)
+      yield one
 
-  def _document(self, graph, frame, size):
-    """A canonical graph in a square, as a document of the image it came from."""
-    # What was not to be there is gone.
-    nodes, edges = graphs.to_lists(graph, threshold=0)
-    (slots,) = np.nonzero(graph.node_prob > 0)
-    edge_prob = graph.edge_prob[slots[edges[:, 0]], slots[edges[:, 1]]]
-    nodes_px = frame.to_pixels(nodes.astype(np.float64)) if frame else nodes
+  def _run(self, group, **options):
+    """(tag, document) of each (tag, square, frame, size) of a batch, or part of one."""
+    for (tag, _, frame, size), graph in zip(
+      group, self._graphs(group, **options), strict=True
+    ):
+      yield tag, self._document(_piece(graph, frame), size)
+
+  def _document(self, piece, size):
+    """A graph in pixels as a document of an image of (height, width)."""
     height, width = size
     return formats.Document(
       # A thousandth of a pixel is more than any method knows.
-      nodes_px=np.round(np.asarray(nodes_px, np.float64), 3),
-      edges=edges,
-      node_prob=_decimal(graph.node_prob[slots]),
-      edge_prob=_decimal(edge_prob),
+      nodes_px=np.round(piece.nodes, 3),
+      edges=piece.edges,
+      node_prob=_decimal(piece.node_prob),
+      edge_prob=_decimal(piece.edge_prob),
       width=width,
       height=height,
       model=self.name,
     )
+
+
+def _piece(graph, frame):
+  """A canonical graph in a square, as a `tiles.Piece` in pixels of its image."""
+  # What was not to be there is gone.
+  nodes, edges = graphs.to_lists(graph, threshold=0)
+  (slots,) = np.nonzero(graph.node_prob > 0)
+  return tiles.Piece(
+    frame.to_pixels(nodes.astype(np.float64)),
+    graph.node_prob[slots],
+    edges,
+    graph.edge_prob[slots[edges[:, 0]], slots[edges[:, 1]]],
+  )
 
 
 def predict_file(
@@ -186,6 +286,7 @@ def predict_file(
   threshold=0.5,
   tolerance=TOLERANCE,
   refine=0,
+  tile='auto',
 ):
   """The graph of one image file.
 
@@ -193,9 +294,10 @@ def predict_file(
     path: of the image.
     weights: path of a weights file; None for those that come with the package.
     polarity: see `img2graph.data.images.read`.
-    threshold: see `Predictor.predict`, as the next two.
+    threshold: see `Predictor.predict`, as the next three.
     tolerance: of chords.
     refine: gradient steps.
+    tile: side of tiles.
 
   Returns:
     A `formats.Document`.
@@ -203,8 +305,9 @@ def predict_file(
   Raises:
     ValueError: the image, the weights or an option is wrong.
   """
-  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, batch_size=1)
-  found = predict_files([path], weights=weights, polarity=polarity, **options)
+  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
+  options |= dict(weights=weights, polarity=polarity, batch_size=1)
+  found = predict_files([path], **options)
   ((_, document),) = found
   return document
 
@@ -217,6 +320,7 @@ def predict_files(
   threshold=0.5,
   tolerance=TOLERANCE,
   refine=0,
+  tile='auto',
   batch_size=32,
   on_error=None,
 ):
@@ -224,11 +328,12 @@ def predict_files(
 
   Args:
     paths: iterable of paths of images.
-    weights: see `predict_file`, as the next four.
+    weights: see `predict_file`, as the next five.
     polarity: of the ink.
     threshold: of probabilities.
     tolerance: of chords.
     refine: gradient steps.
+    tile: side of tiles.
     batch_size: images at a time.
     on_error: called as `on_error(path, error)` for a file that is no image, which is
       then left out; None raises instead.
@@ -242,10 +347,8 @@ def predict_files(
   predictor = _predictor(None if weights is None else pathlib.Path(weights))
   load = functools.partial(image_lib.read, polarity=polarity)
   tagged = load_ahead(paths, load, on_error=on_error)
-  options = dict(
-    threshold=threshold, tolerance=tolerance, refine=refine, batch_size=batch_size
-  )
-  for path, document in predictor.stream(tagged, **options):
+  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
+  for path, document in predictor.stream(tagged, batch_size=batch_size, **options):
     yield path, named(document, path)
 
 
@@ -325,7 +428,7 @@ def _predictor(path):
   return Predictor(path)
 
 
-def _check_options(method, threshold, tolerance, refine, batch_size):
+def _check_options(method, threshold, tolerance, refine, tile, batch_size):
   if not 0 <= threshold < 1:
     raise ValueError(f'threshold must be at least 0 and below 1; got {threshold}.')
   if not 0 <= tolerance <= 1:
@@ -334,6 +437,12 @@ def _check_options(method, threshold, tolerance, refine, batch_size):
     raise ValueError(f'refine must be 0 or more steps; got {refine}.')
   if refine and method.refine is None:
     raise ValueError('the method of these weights cannot refine; leave refine at 0.')
+  whole = isinstance(tile, numbers.Integral) and not isinstance(tile, bool)
+  if not (tile is None or tile == 'auto' or (whole and tile >= tiles.LEAST_SIDE)):
+    raise ValueError(
+      f"tile must be 'auto', None or a number of pixels from {tiles.LEAST_SIDE}; "
+      f'got {tile!r}.'
+    )
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
 

@@ -1,5 +1,6 @@
 """The `img2graph` command."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from PIL import Image
 import img2graph
 from img2graph import cli
 from img2graph import formats
+from img2graph import weights
 from img2graph.data import archives
+from tests import stub
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = ('predict', 'render', 'score', 'convert')
@@ -94,6 +98,9 @@ def test_version_and_mistakes_in_the_command_line(capsys):
     [*predict, '--tolerance=-1'],
     [*predict, '--refine=-1'],
     [*predict, '--batch_size=0'],
+    [*predict, '--tile=31'],
+    [*predict, '--tile=12.5'],
+    [*predict, '--tile=whole'],
     [*predict, '--polarity=grey'],
     [*predict, '--treshold=0.5'],
     ['render', 'a.json', '--output=a.png', '--side=0'],
@@ -105,6 +112,25 @@ def test_version_and_mistakes_in_the_command_line(capsys):
       cli.main(wrong)
     assert stop.value.code == 2, wrong
     assert capsys.readouterr().err.splitlines()[-1].startswith('img2graph'), wrong
+
+
+def test_predict_tells_how_many_tiles_are_done(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(weights, 'load_method', stub.load_method)
+  # On a terminal a line is rewritten, and here as often as there is something to say.
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+  clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
+  monkeypatch.setattr(cli, 'time', clock)
+  ink = np.full((130, 400), 255, np.uint8)
+  ink[::20] = 0
+  Image.fromarray(ink).save(tmp_path / 'map.png')
+  predict = ['predict', str(tmp_path / 'map.png'), f'--output={tmp_path}']
+  assert cli.main([*predict, '--tile=64']) == 0
+  error = capsys.readouterr().err
+  assert re.match(r'\r16/24 tiles, 16.0 tiles/s, 0 s left *\r24/24 tiles', error)
+  assert error.count('\n') == 1 and error.endswith('\n')
+  assert formats.read(tmp_path / 'map.json').width == 400
+  assert cli.main([*predict, '--tile=none']) == 0
+  assert not capsys.readouterr().err
 
 
 def test_convert_goes_around_all_formats(graph_file, tmp_path):

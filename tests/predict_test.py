@@ -12,9 +12,11 @@ import img2graph
 from configs import simple_shapes
 from img2graph import formats
 from img2graph import methods
+from img2graph import metrics
 from img2graph import predict
 from img2graph import weights
 from tests import stub
+from tests import tiles_test
 
 
 @pytest.fixture
@@ -148,11 +150,57 @@ def test_a_wrong_image_is_named(predictor, image, words):
     {'tolerance': 1.5},
     {'refine': -1},
     {'batch_size': 0},
+    {'tile': 31},
+    {'tile': 64.0},
+    {'tile': True},
+    {'tile': 'none'},
   ],
 )
 def test_wrong_options_are_refused(predictor, options):
   with pytest.raises(ValueError, match=next(iter(options))):
     predictor.predict([np.ones((4, 4), np.float32)], **options)
+
+
+def test_tiles_are_asked_about_where_there_is_ink(predictor):
+  """A stroke in the first tile and one in the last: no more goes through the method."""
+  image = np.zeros((130, 500), np.float32)
+  image[10:12, 20:60] = image[110:112, 440:480] = 1
+  seen, told = [], []
+
+  def recording(variables, images):
+    jax.debug.callback(lambda x: seen.extend(np.asarray(x).max(axis=(1, 2, 3))), images)
+    return stub.ends_of_ink(variables, images)
+
+  predictor.method = dataclasses.replace(stub.METHOD, predict=recording)
+  stream = predictor.stream(
+    [('map', image)], tile=64, on_tiles=lambda *numbers: told.append(numbers)
+  )
+  ((tag, document),) = stream
+  jax.effects_barrier()
+  assert tag == 'map' and (document.width, document.height) == (500, 130)
+  assert sum(np.array(seen) > 0) == told[-1][2] < 8
+  assert told == [('map', 0, told[-1][2]), ('map', told[-1][2], told[-1][2])]
+  assert len(document.edges) == 2
+  for first, last in np.sort(document.nodes_px[document.edges], axis=1).tolist():
+    near = 0 if first[0] < 100 else 1
+    expected = [[20, 10], [60, 12]] if near == 0 else [[440, 110], [480, 112]]
+    np.testing.assert_allclose([first, last], expected, atol=2)
+
+
+@pytest.mark.parametrize('shape', [(300, 170), (64, 400), (400, 33)])
+def test_tiles_find_nothing_beyond_the_image(predictor, shape):
+  ink = np.random.default_rng(0).random(shape).astype(np.float32)
+  (document,) = predictor.predict([ink], tile=64)
+  assert len(document.nodes_px) > 4
+  assert (document.nodes_px >= 0).all()
+  assert (document.nodes_px <= shape[::-1]).all()
+
+
+def test_an_image_no_larger_than_a_tile_goes_in_one_piece(predictor):
+  image = two_dots(64, 64, (10, 20), (40, 50), 1)
+  expected = predictor.predict([image], tile=None)
+  for tile in (64, 500, 'auto'):
+    assert predictor.predict([image], tile=tile) == expected
 
 
 def test_refining_without_a_refinement_is_refused(predictor):
@@ -261,3 +309,66 @@ def test_a_curve_has_fewer_nodes_the_larger_the_tolerance():
     # What is found explains the ink within 1.5 % of the side before it is simplified.
     assert away.max() <= (tolerance + 0.025) * 200
   assert counts[0] > counts[1] > counts[2] >= 2
+
+
+def assert_same_graph(found, expected, atol):
+  away = np.linalg.norm(found.nodes_px[:, None] - expected.nodes_px, axis=-1)
+  name = away.argmin(axis=1)
+  assert sorted(name.tolist()) == list(range(len(expected.nodes_px)))
+  assert away.min(axis=1).max() <= atol
+  renamed = np.sort(name[found.edges], axis=1).tolist()
+  assert sorted(renamed) == np.sort(expected.edges, axis=1).tolist()
+
+
+def test_the_graph_in_tiles_is_that_in_one_piece():
+  triangle = [(20, 30, 110, 60), (110, 60, 40, 150), (40, 150, 20, 30)]
+  house = [(150, 230, 235, 230), (235, 230, 235, 130), (235, 130, 150, 130)]
+  house += [(150, 130, 150, 230), (150, 130, 190, 70), (190, 70, 235, 130)]
+  fork = [(30, 240, 75, 190), (75, 190, 115, 235), (75, 190, 90, 165)]
+  ink = tiles_test.draw(triangle + house + fork, 4, (256, 256))
+  predictor = predict._predictor(None)
+  (whole,) = predictor.predict([ink], tile=None)
+  (parts,) = predictor.predict([ink], tile=128)
+  assert (len(whole.nodes_px), len(whole.edges)) == (12, 12)
+  assert_same_graph(parts, whole, 0.03 * 256)
+
+
+def test_noise_of_an_empty_tile_is_no_drawing():
+  ink = tiles_test.draw(
+    [(20, 30, 110, 60), (110, 60, 40, 110), (40, 110, 20, 30)], 4, (128, 400)
+  )
+  noise = 0.1 * np.random.default_rng(0).normal(size=ink.shape)
+  ink = np.clip(ink + noise, 0, 1).astype(np.float32)
+  (document,) = predict._predictor(None).predict([ink], tile=128)
+  assert (len(document.nodes_px), len(document.edges)) == (3, 3)
+
+
+def test_lines_that_are_too_fine_for_one_piece_are_seen_in_tiles():
+  """A mesh of 20 x 20 streets, 1.5 pixels wide, which in one piece is a grey blot."""
+  places = np.linspace(15, 585, 20)
+  lines = [(15, y, 585, y) for y in places] + [(x, 15, x, 585) for x in places]
+  ink = tiles_test.draw(lines, 1.5, (600, 600))
+  expected = formats.Document(
+    nodes_px=np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2),
+    edges=[(i, i + 1) for i in range(400) if i % 20 < 19]
+    + [(i, i + 20) for i in range(380)],
+  )
+  (document,) = predict._predictor(None).predict([ink])
+  found, true = ((d.nodes_px / 300 - 1, d.edges) for d in (document, expected))
+  scores = metrics.score_graphs([true], [found], thresholds=[0.01])
+  assert scores['at']['0.01']['edge_strict']['micro']['f1'] > 0.95
+
+
+def test_the_tolerance_is_a_share_of_the_tile():
+  angle = np.linspace(0, 2 * np.pi, 100)
+  ring = 128 + 105 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+  ink = tiles_test.draw(np.concatenate([ring[:-1], ring[1:]], axis=1), 3, (256, 256))
+  counts = []
+  for tolerance in (0.01, 0.03, 0.1):
+    (document,) = predict._predictor(None).predict([ink], tile=128, tolerance=tolerance)
+    counts.append(len(document.nodes_px))
+    middles = document.nodes_px[document.edges].mean(axis=1)
+    away = np.abs(np.linalg.norm(middles - 128, axis=1) - 105)
+    # What is found explains the ink within 1.5 % of a tile before it is simplified.
+    assert away.max() <= (tolerance + 0.025) * 128
+  assert counts[0] > counts[1] > counts[2] >= 6
