@@ -4,10 +4,10 @@
 
 png, jpg and whatever else pillow reads, of any size, in the folder and below it. The
 shipped weights are adapted to it: half of every batch is from the folder, to be drawn
-as it is, and half is generated, rough and clean, so that what those taught is not
-forgotten. There is no true graph to score against: look at the panels in the workdir,
-and predict with the weights that the run leaves there. Variants: `base`, `smoke`
-(tests).
+with its lines thinned to one width, and half is generated, rough and clean, so that
+what those taught is not forgotten. There is no true graph to score against: look at the
+panels in the workdir, and predict with the weights that the run leaves there. Variants:
+`base`, `smoke` (tests).
 """
 
 from configs import line_drawings
@@ -29,6 +29,7 @@ def get_config(variant='base'):
     rotate=True,
     zoom=(0.8, 1.1),
     shift=0.1,
+    target_width=c.data.target_width,  # None: the images as they are.
     rehearse=1,  # Generated drawings for each image; 0: the folder alone.
     generated=generated,
   )

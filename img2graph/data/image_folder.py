@@ -1,8 +1,9 @@
 """A folder of drawings as training images, without labels.
 
 A model that has learned from generated drawings forgets what they taught when it sees
-nothing but the folder, whose images are rough and have no clean counterpart. So it may
-rehearse: generated drawings, rough and clean, join every batch.
+nothing but the folder, whose images are rough and have no clean counterpart. So the
+images may be thinned and drawn anew for a target, and the model may rehearse: generated
+drawings, rough and clean, join every batch.
 """
 
 import functools
@@ -17,6 +18,7 @@ from img2graph.data import drawing
 from img2graph.data import images
 from img2graph.data import sources
 from img2graph.data import streams
+from img2graph.data import thinning
 
 # Not absl's logger, which training silences for the sake of orbax.
 _LOG = logging.getLogger(__name__)
@@ -95,8 +97,12 @@ def _move(square, zoom, dx, dy):
   return np.asarray(moved)
 
 
-def _rehearsal(rehearse, generated, side):
-  """`(key, batch) -> batch` that adds generated drawings, see `source`."""
+def _generator(rehearse, generated, side):
+  """`(key, count) -> batch` of generated drawings; None without rehearsal."""
+  if not isinstance(rehearse, int) or rehearse < 0:
+    raise ValueError(f'rehearse must be 0, 1, 2 or so on; got {rehearse!r}.')
+  if not rehearse:
+    return None
   # Here, since that module imports this one: when it is asked for it.
   from img2graph import data
 
@@ -106,16 +112,22 @@ def _rehearsal(rehearse, generated, side):
       f'generated must name a source that draws, such as strokes; '
       f'got {generated["source"]!r}.'
     )
+  return generator.sample
 
-  def complete(key, batch):
-    images = batch['image']
-    drawn = generator.sample(key, rehearse * images.shape[0])
-    return {
-      'image': jnp.concatenate([images, drawn['image']]),
-      'target': jnp.concatenate([images, drawn.get('target', drawn['image'])]),
-    }
 
-  return complete
+def _complete(key, batch, *, target_width, rehearse, sample):
+  """The batch with its targets and generated drawings, see `source`."""
+  images = batch['image']
+  target = images
+  if target_width is not None:
+    target = thinning.redraw(images, line_width=target_width * images.shape[1] / 64)
+  if not rehearse:
+    return {'image': images, 'target': target}
+  drawn = sample(key, rehearse * images.shape[0])
+  return {
+    'image': jnp.concatenate([images, drawn['image']]),
+    'target': jnp.concatenate([target, drawn.get('target', drawn['image'])]),
+  }
 
 
 def source(
@@ -128,6 +140,7 @@ def source(
   zoom=1.0,
   shift=0.0,
   worker_count=0,
+  target_width=None,
   rehearse=0,
   generated=None,
 ):
@@ -145,15 +158,17 @@ def source(
     zoom: factor of the size, a number or (low, high), > 0.
     shift: greatest shift along x and y, as a share of the side.
     worker_count: processes that read files; 0 reads in threads.
+    target_width: images are to be reproduced with lines of this width in pixels of 64
+      (`strokes.target_width`), thinned and drawn anew, > 0; None: as they are.
     rehearse: generated drawings that training adds to each batch, as many for each
       image of the folder; a whole number, 0 for none.
     generated: what draws them, as `data.build` takes it, without `side`; None for
       {'source': 'strokes'}.
 
   Returns:
-    `HostSource` with batches {'image': `[B, side, side, 1]`}; with `rehearse`, its
-    `complete` makes them {'image', 'target'} of (1 + rehearse) B examples, those of the
-    folder first, with themselves as target.
+    `HostSource` with batches {'image': `[B, side, side, 1]`}. With `target_width` or
+    `rehearse` its `complete` makes them {'image', 'target'} of (1 + rehearse) B
+    examples, those of the folder first.
 
   Raises:
     images.BadImage: the folder is missing, unreadable or empty, or no file in it is
@@ -164,8 +179,8 @@ def source(
     raise ValueError(f'polarity must be one of {images.POLARITIES}; got {polarity!r}.')
   if side < 1:
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
-  if not isinstance(rehearse, int) or rehearse < 0:
-    raise ValueError(f'rehearse must be 0, 1, 2 or so on; got {rehearse!r}.')
+  if target_width is not None:
+    drawing.as_range('target_width', target_width, lowest=0.1)
   zoom = drawing.as_range('zoom', zoom, lowest=0.01)
   shift = drawing.as_range('shift', shift, lowest=0, highest=1)[0]
   if not str(dir):
@@ -184,9 +199,12 @@ def source(
   iterate = functools.partial(
     streams.shuffled, load, len(paths), worker_count=worker_count
   )
+  sample = _generator(rehearse, generated or {'source': 'strokes'}, side)
   complete = None
-  if rehearse:
-    complete = _rehearsal(rehearse, generated or {'source': 'strokes'}, side)
+  if rehearse or target_width is not None:
+    complete = functools.partial(
+      _complete, target_width=target_width, rehearse=rehearse, sample=sample
+    )
   return sources.HostSource(
     iterate=iterate, side=side, size=len(paths), complete=complete
   )

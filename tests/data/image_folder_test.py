@@ -144,6 +144,21 @@ def test_generated_drawings_join_the_batch(tmp_path, monkeypatch):
   np.testing.assert_allclose(whole['target'], expected)
 
 
+def test_lines_of_a_folder_may_be_thinned_for_the_target(tmp_path):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  pixels = np.zeros((32, 32), np.uint8)
+  pixels[10:17, 4:28] = 255  # A line of seven pixels.
+  Image.fromarray(pixels).save(folder / 'a.png')
+  source = data.build('image_folder', dir=folder, side=32, target_width=2.0)
+  batch = next(source.iterate(seed=0, batch_size=2))
+  whole = jax.jit(source.complete)(jax.random.key(0), batch)
+  np.testing.assert_array_equal(whole['image'], batch['image'])
+  column = np.asarray(whole['target'])[0, :, 16, 0]
+  # Two pixels of 64 are one of 32.
+  np.testing.assert_array_equal(column, np.arange(32) == 13)
+
+
 def test_a_folder_rehearses_only_when_asked_to(tmp_path):
   source = data.build('image_folder', dir=make_folder(tmp_path / 'a'), side=16)
   assert source.complete is None
@@ -179,6 +194,7 @@ def test_folder_without_a_good_file_is_refused(tmp_path):
     (dict(polarity='up'), 'polarity'),
     (dict(zoom=0), 'zoom'),
     (dict(shift=-1), 'shift'),
+    (dict(target_width=0), 'target_width'),
     (dict(rehearse=-1), 'rehearse must be'),
     (dict(rehearse=0.5), 'rehearse must be'),
     (dict(rehearse=1, generated=dict(source='shapes', colour=3)), 'colour'),
