@@ -183,7 +183,7 @@ class Predictor:
     if self.method.ink is None:
       return side
     image = jax.ShapeDtypeStruct((1, side, side, 1), np.float32)
-    return jax.eval_shape(self.method.ink, image).shape[1]
+    return jax.eval_shape(self.method.ink, self._variables, image).shape[1]
 
   def _fit(self, ink):
     """An image in a square of the method's: side, square, frame."""
