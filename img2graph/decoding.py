@@ -81,6 +81,25 @@ def decode(
   return simplify(chosen, tolerance)
 
 
+def decode_better(graph, refined, drawing, **options):
+  """Of a graph and its refined form, both decoded, the one that fits better.
+
+  Args:
+    graph: as for `decode`.
+    refined: the same after `methods.Method.refine`, or None.
+    drawing: `[S, S]` float >= 0.
+    **options: see `decode`.
+
+  Returns:
+    `Graph`, see `decode`; its `misfit` is never above that of the decoded `graph`.
+  """
+  before = decode(graph, drawing, **options)
+  if refined is None:
+    return before
+  after = decode(refined, drawing, **options)
+  return after if misfit(after, drawing) < misfit(before, drawing) else before
+
+
 class _Ink:
   """What a drawing says: points of ink, how wide its lines are, and where paper is.
 

@@ -47,16 +47,16 @@ def _compiled_predict(method, refine, canonical_options, sharding):
   """Jitted `(variables, images) -> Graph` on the devices of a sharding.
 
   The graphs are canonical; with `canonical_options` None they are as the method found
-  them, and their drawings `[B, S, S]` come with them.
+  them, and with them come the refined ones, or None, and the drawings `[B, S, S]`.
   """
 
   def predict(variables, images):
     graph = method.predict(variables, images)
-    if refine:
-      graph = method.refine(variables, images, graph, refine)
+    refined = method.refine(variables, images, graph, refine) if refine else None
     if canonical_options is None:
-      return graph, method.ink(variables, images)
-    return graphs.canonicalize(graph, **dict(canonical_options))
+      return graph, refined, method.ink(variables, images)
+    best = graph if refined is None else refined
+    return graphs.canonicalize(best, **dict(canonical_options))
 
   if sharding is None:
     return jax.jit(predict)
@@ -139,8 +139,8 @@ def predict_graphs(
       yield from _unbatched(found, len(group), threshold=0)
       continue
     for i in range(len(group)):
-      one, drawing = jax.tree.map(lambda x, i=i: x[i], found)
-      one = decoding.decode(one, drawing, threshold=threshold, **decode)
+      one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
+      one = decoding.decode_better(one, refined, drawing, threshold=threshold, **decode)
       yield graphs.to_lists(one, 0)
 
 

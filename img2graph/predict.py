@@ -166,13 +166,13 @@ class Predictor:
       yield from run(group)
 
   def _compile(self, refine):
-    """Jitted `(variables, images) -> (Graph, drawings or None)`."""
+    """Jitted `(variables, images) -> (Graph, refined or None, drawings or None)`."""
+    method = self.method
 
     def run(variables, images):
-      graph = self.method.predict(variables, images)
-      if refine:
-        graph = self.method.refine(variables, images, graph, refine)
-      return graph, self.method.ink(variables, images) if self.method.ink else None
+      graph = method.predict(variables, images)
+      refined = method.refine(variables, images, graph, refine) if refine else None
+      return graph, refined, method.ink(variables, images) if method.ink else None
 
     return jax.jit(run)
 
@@ -233,15 +233,15 @@ class Predictor:
     found = self._compiled(refine)(self._variables, batch)
     found = jax.tree.map(np.asarray, found)
     for i in range(len(group)):
-      one, drawing = jax.tree.map(lambda x, i=i: x[i], found)
+      one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
       if drawing is None:
-        one = graphs.canonicalize(one, threshold=threshold)
+        one = one if refined is None else refined
+        yield graphs.canonicalize(one, threshold=threshold)
       else:
         # In [-1, 1] units the side is 2.
-        one = decoding.decode(
-          one, drawing, threshold=threshold, tolerance=2 * tolerance
+        yield decoding.decode_better(
+          one, refined, drawing, threshold=threshold, tolerance=2 * tolerance
         )
-      yield one
 
   def _run(self, group, **options):
     """(tag, document) of each (tag, square, frame, size) of a batch, or part of one."""

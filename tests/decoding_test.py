@@ -264,3 +264,19 @@ def test_near_ends_are_joined_whatever_the_encoder_believes():
   assert len(graphs.to_lists(decoding.select(graph, drawing), 0)[1]) == 3
   apart = decoding.select(graph, drawing, near=0)
   assert len(graphs.to_lists(apart, 0)[1]) == 2
+
+
+def test_what_is_refined_is_taken_only_if_it_fits_better():
+  nodes, edges = HOUSE
+  drawing = draw(nodes, edges)
+  right = believe(nodes, dict.fromkeys(edges, 0.9))
+  wrong = believe(nodes[:2], {(0, 1): 0.9})
+
+  def decoded(graph, refined):
+    # Nothing is mended, so that the two differ.
+    options = dict(near=0, end_cost=0.0, prior=9.0)
+    return found(decoding.decode_better(graph, refined, drawing, **options))
+
+  assert decoded(wrong, right) == decoded(right, wrong) == decoded(right, None)
+  assert decoded(wrong, None) != decoded(right, None)
+  assert len(decoded(right, None)) == 6

@@ -290,8 +290,9 @@ def build(
     return given * jax.nn.sigmoid(encoded.nodes.drawing)
 
   def refine(variables, images, graph, num_steps):
-    del variables  # The graph is all that moves.
-    return fitting.fit_graph(graph, prepare(images), num_steps=num_steps, **fit)
+    # The graph is all that moves.
+    target = ink(variables, images)[..., None]
+    return fitting.fit_graph(graph, target, num_steps=num_steps, **fit)
 
   return base.Method(
     init=init,
