@@ -150,7 +150,7 @@ def compare(text, *, workdir, tune, spread, batch_size, arguments=()):
   seconds = time.process_time() - begin
   start = run['config']['start_from']
   paths = {
-    'before': weights.shipped() if start == 'shipped' else start,
+    'before': weights.find(start),
     'after': pathlib.Path(workdir) / 'weights.npz',
   }
   archive, part = real_drawings.parse_part(text)

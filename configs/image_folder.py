@@ -35,7 +35,8 @@ def get_config(variant='base'):
   )
   c.batch_size = 8
   if variant == 'base':
-    c.start_from = 'shipped'  # '' starts anew.
+    # The weights whose encoder is that of `line_drawings`; '' starts anew.
+    c.start_from = 'line_drawings_clean'
     c.train_steps = 300
     c.optim.lr = 3e-4
     # What is known already need not be found by chance.

@@ -68,7 +68,7 @@ def get_config(variant='base'):
   c.method.loss.length_cost = 0.005
   c.method.loss.edge_cost = 0.002
   c.method.loss.node_cost = 0.002
-  c.start_from = ''  # 'shipped', or the path of weights, to go on from them.
+  c.start_from = ''  # 'line_drawings_clean', or the path of weights, to go on from.
   c.eval.capacities = ()
   if variant.startswith('supervised'):
     c.method.loss = dict(

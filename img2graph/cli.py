@@ -163,7 +163,7 @@ def _parser():
     help=f'of {", ".join(FORMATS)} (default: json)',
   )
   predict.add_argument(
-    '--weights', metavar='FILE', help='weights.npz of a run (default: those shipped)'
+    '--weights', metavar='FILE', help='weights.npz of a run, or a name of those shipped'
   )
   predict.add_argument(
     '--threshold',

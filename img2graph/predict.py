@@ -54,13 +54,13 @@ class Predictor:
     """Loads weights.
 
     Args:
-      weights_path: of a file as `img2graph.weights` writes it; None for those that
-        come with the package.
+      weights_path: of a file as `img2graph.weights` writes it, or a name of those that
+        come with the package (`weights.find`); None for the usual ones.
 
     Raises:
       ValueError: the file is missing, damaged, or of another version.
     """
-    path = pathlib.Path(weights.shipped() if weights_path is None else weights_path)
+    path = weights.find('shipped' if weights_path is None else weights_path)
     self.method, variables, meta = weights.load_method(path)
     self.card = meta['card']
     method = meta['method']['name']

@@ -113,9 +113,23 @@ def load_variables(path, method):
   return variables
 
 
-def shipped():
-  """Path of the weights that come with the package."""
-  return pathlib.Path(img2graph.__file__).parent / 'pretrained' / 'line_drawings.npz'
+def shipped(name='line_drawings'):
+  """Path of weights that come with the package; by default those `predict` uses."""
+  return pathlib.Path(img2graph.__file__).parent / 'pretrained' / f'{name}.npz'
+
+
+def find(name):
+  """Path of weights: of a file, or of those that come with the package by their name.
+
+  Args:
+    name: 'shipped' for those `predict` uses, another name of `pretrained/README.md`, or
+      the path of a file.
+  """
+  if name == 'shipped':
+    return shipped()
+  name = pathlib.Path(name)
+  ours = name.parent == pathlib.Path() and not name.suffix and shipped(name).exists()
+  return shipped(name) if ours and not name.exists() else name
 
 
 def _read(path):

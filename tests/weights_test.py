@@ -143,3 +143,14 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path, spoil, words):
 def test_the_shipped_weights_lie_in_the_package():
   expected = pathlib.Path(img2graph.__file__).parent / 'pretrained/line_drawings.npz'
   assert weights.shipped() == expected
+
+
+def test_weights_are_found_by_name_and_by_path(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert weights.find('shipped') == weights.shipped()
+  clean = weights.find('line_drawings_clean')
+  assert clean.name == 'line_drawings_clean.npz' and clean.exists()
+  assert weights.find('runs/line_drawings') == pathlib.Path('runs/line_drawings')
+  assert weights.find('other') == pathlib.Path('other')
+  (tmp_path / 'line_drawings').touch()  # A file of the user goes before ours.
+  assert weights.find('line_drawings') == pathlib.Path('line_drawings')

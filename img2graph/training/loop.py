@@ -291,9 +291,7 @@ def _load_start(name, method):
   """Variables of 'shipped' weights or of those in a file; None for ''."""
   if not name:
     return None
-  return weights.load_variables(
-    weights.shipped() if name == 'shipped' else name, method
-  )
+  return weights.load_variables(weights.find(name), method)
 
 
 def _build_method(config, **changes):
