@@ -122,9 +122,10 @@ def adapt(archive, workdir, arguments=()):
         *arguments,
       ]
     )
-  if status:
-    raise ValueError(f'the adaptation in {workdir} ended with status {status}.')
-  return json.loads((pathlib.Path(workdir) / 'results.json').read_text())
+  results = pathlib.Path(workdir) / 'results.json'
+  if status or not results.exists():  # Stopped by a signal, it leaves no results.
+    raise ValueError(f'the adaptation in {workdir} ended early (status {status}).')
+  return json.loads(results.read_text())
 
 
 def compare(text, *, workdir, tune, spread, batch_size, arguments=()):
