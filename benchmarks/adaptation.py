@@ -11,7 +11,7 @@ half to look at gives its images, as files and without their graphs, to
 and the adapted weights are scored beside those they started from on the half held out,
 of other people, places or alphabets. `--tune` stays within the half to look at: it is
 split by the same key once more, to choose settings by. Arguments behind `--` go to
-`launch.main`, for example `-- --config.train_steps=100`.
+`launch.main`, for example `-- --config.train_steps=300`.
 
 The output holds one row for each part, which a later run of the same part replaces;
 a table goes beside it. Adapted weights lie in WORKDIR/weights.npz.
@@ -122,9 +122,10 @@ def adapt(archive, workdir, arguments=()):
         *arguments,
       ]
     )
-  if status:
-    raise ValueError(f'the adaptation in {workdir} ended with status {status}.')
-  return json.loads((pathlib.Path(workdir) / 'results.json').read_text())
+  results = pathlib.Path(workdir) / 'results.json'
+  if status or not results.exists():  # Stopped by a signal, it leaves no results.
+    raise ValueError(f'the adaptation in {workdir} ended early (status {status}).')
+  return json.loads(results.read_text())
 
 
 def compare(text, *, workdir, tune, spread, batch_size, arguments=()):

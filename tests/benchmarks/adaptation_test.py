@@ -85,8 +85,9 @@ def test_a_row_compares_the_weights_before_and_after(tmp_path, monkeypatch):
   assert output.with_suffix('.md').read_text().count('\n') == 3
 
 
-def test_a_run_that_fails_is_told(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(adaptation.launch_main, 'run', lambda argv: 3)
+@pytest.mark.parametrize('status', [0, 3])
+def test_a_run_that_fails_or_is_stopped_is_told(tmp_path, monkeypatch, capsys, status):
+  monkeypatch.setattr(adaptation.launch_main, 'run', lambda argv: status)
   text = _archive(tmp_path / 'lines.npz')
   assert adaptation.main([text, f'--workdir={tmp_path / "run"}']) == 2
-  assert 'ended with status 3' in capsys.readouterr().err
+  assert f'ended early (status {status})' in capsys.readouterr().err
