@@ -409,9 +409,9 @@ KINDS = {
 }
 
 
-def _number_of(*names):
-  """Places in `KINDS`: `[len(names)]` int."""
-  return np.array([list(KINDS).index(name) for name in names])
+def _number_of(name):
+  """Place of a kind in `KINDS`."""
+  return list(KINDS).index(name)
 
 
 def _cut_to(points, count, limit):
@@ -1257,7 +1257,9 @@ def sample(
       functools.partial(_one_drawing, min_gap=min_gap)
     )(numbers, jnp.stack([first_weights, *further]), boxes)
     count = jnp.where((np.arange(_DRAWINGS) < num)[:, None], count, 0)
-    alone = (num == 1) & jnp.any(kind[0, 0] == _number_of('polygon', 'quad'))
+    first = kind[0, 0]
+    closed = (first == _number_of('polygon')) | (first == _number_of('quad'))
+    alone = (num == 1) & closed
     bonds = kind.reshape(-1) == _number_of('molecule')
     # A molecule has no slight bends, only small ones.
     points, count = _straighten(
