@@ -1,4 +1,4 @@
-"""Line drawings of many kinds to graphs, without labels: the weights that ship.
+"""Line drawings of many kinds to graphs, without labels: `line_drawings_clean.npz`.
 
   --config=configs/line_drawings.py             128 px, 28 proposals, 64 later
   --config=configs/line_drawings.py:supervised  the same with labels, to compare
@@ -44,8 +44,8 @@ def get_config(variant='base'):
   c.method.capacity = 28
   # More than in training, where every pair of nodes costs time.
   c.method.predict_capacity = 64
-  # Pairs of nodes that may have an edge, for each node: with all of them reading the
-  # image would take most of the time, and more than 99 of 100 edges are among these.
+  # Pairs of nodes that may have an edge, for each node: reading the image along all
+  # pairs of 64 nodes takes longer than everything else.
   c.method.most_pairs = 6
   c.method.nodes.width = 40
   c.method.nodes.blocks = 4
