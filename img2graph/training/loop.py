@@ -288,7 +288,7 @@ def _plan(config, workdir, console):
 
 
 def _load_start(name, method):
-  """Variables of 'shipped' weights or of those in a file; None for ''."""
+  """Variables of the weights that `weights.find` finds; None for ''."""
   if not name:
     return None
   return weights.load_variables(weights.find(name), method)
