@@ -43,6 +43,7 @@ _LETTERS = 3  # most letters of a word behind its first
 _ERASED = 8  # most places of one canvas that are erased
 _NUMBERS = _STROKES * _POINTS * 4 + 16  # uniform numbers that make one drawing
 _GLYPH_STROKES = 3  # most strokes of a label or a distractor
+_SHORT = 0.02  # how far strokes may end before their joint, unless all is one polygon
 _TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
 _MIN_SINE = float(np.sin(np.deg2rad(20)))  # flattest angle at a joint or crossing
 _MIN_COSINE = float(np.cos(np.deg2rad(20)))
@@ -1112,9 +1113,9 @@ def sample(
   wave=(0.0, 0.6),
   overshoot=(0.0, 0.04),
   sloppy=5.0,
-  gap=0.02,
+  gap=0.01,
   dashes=0.04,
-  erased=0.1,
+  erased=0.15,
   contrast=(0.35, 1.0),
   pressure=(0.0, 0.3),
   blur=(0.0, 0.25),
@@ -1152,7 +1153,8 @@ def sample(
     target_width: width of the lines of the target in pixels.
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
-    overshoot: how far strokes end beyond or before their corner, in coordinate units.
+    overshoot: how far strokes end beyond or before their corner, in coordinate units;
+      before it by at most 0.02, unless the drawing is one polygon, triangle or rectangle.
     sloppy: factor >= 1 of `overshoot`, `gap` and `dashes` in images of one polygon,
       triangle or rectangle, where all that can be meant is a closed line: of a drawing
       with more strokes, what sticks out is part of it, and ends that do not meet are
@@ -1160,7 +1162,7 @@ def sample(
     gap: share of chords with a gap of 2 to 5 pixels.
     dashes: share of images in which most chords are dashed, 4 to 10 pixels from dash to
       dash.
-    erased: share of images from which one to eight discs of 1.5 to 3.5 pixels radius
+    erased: share of images from which one to eight discs of 1.5 to 4 pixels radius
       are erased along the strokes.
     contrast: ink of the strokes, in (0, 1].
     pressure: how much ink and width vary between chords, in [0, 0.9].
@@ -1336,8 +1338,10 @@ def sample(
     at_end = reach * jnp.where(chords['last'] | lifted, 1.6 * w[:, 3] - 0.6, 0.0)
     edge = chords['end'] - chords['start']
     length = jnp.maximum(jnp.linalg.norm(edge, axis=-1), 1e-6)[:, None]
-    at_start = jnp.maximum(at_start[:, None], -0.2 * length)
-    at_end = jnp.maximum(at_end[:, None], -0.2 * length)
+    # Ends that do not meet are often meant so, unless all is one closed line.
+    short = jnp.where(chords['alone'], 0.2 * length, jnp.minimum(0.2 * length, _SHORT))
+    at_start = jnp.maximum(at_start[:, None], -short)
+    at_end = jnp.maximum(at_end[:, None], -short)
     start = chords['start'] - at_start * edge / length
     end = chords['end'] + at_end * edge / length
 
@@ -1398,7 +1402,7 @@ def sample(
       ]
       along = erased_w[:, 1:2]
       places = chords['start'][at] + along * (chords['end'] - chords['start'])[at]
-      radius = unit * (1.5 + 2 * erased_w[:, 2])
+      radius = unit * (1.5 + 2.5 * erased_w[:, 2])
       there = np.arange(_ERASED) < _integer(u[26], 1, _ERASED)
       radius = jnp.where(there & (u[27] < erased), radius, -1.0)
       ink = ink * _discs_paper((places + 1) * (side / 2), radius, side)
