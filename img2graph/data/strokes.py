@@ -44,6 +44,7 @@ _ERASED = 8  # most places of one canvas that are erased
 _NUMBERS = _STROKES * _POINTS * 4 + 16  # uniform numbers that make one drawing
 _GLYPH_STROKES = 3  # most strokes of a label or a distractor
 _SHORT = 0.02  # how far strokes may end before their joint, unless all is one polygon
+_WIDEST = 0.65  # width of a line as a share of the shortest edge and the least space
 _TOUCH = 2e-3  # points nearer than this are the same, in coordinate units
 _MIN_SINE = float(np.sin(np.deg2rad(20)))  # flattest angle at a joint or crossing
 _MIN_COSINE = float(np.cos(np.deg2rad(20)))
@@ -218,7 +219,7 @@ def _one_by_one(stroke, u):
   return jax.lax.scan(step, start, np.arange(_STROKES))[0]
 
 
-def _joined(v, *, corner, free, square, bridge, bent, curved):
+def _joined(v, *, corner, free, square, bridge, bent, curved, apart):
   """Strokes that start on strokes before them.
 
   Args:
@@ -229,6 +230,7 @@ def _joined(v, *, corner, free, square, bridge, bent, curved):
     bridge: share of straight strokes that also end on a stroke before them.
     bent: share of strokes with one bend.
     curved: share of strokes that are bowls.
+    apart: share of ends on a stroke that stop short of it, as far as one can see.
 
   Returns:
     number of strokes [] int, and a function for `_one_by_one`.
@@ -246,6 +248,9 @@ def _joined(v, *, corner, free, square, bridge, bent, curved):
     length = (0.4 + 0.7 * w[8]) * jnp.where(bowl, 0.5, 1.0)
     anywhere = 0.8 * jnp.stack([_signed(w[9]), _signed(w[10])])
     touching = _point_on(points, counts, s, w[11:14], corner=w[14] < corner)
+    space = 0.07 + 0.18 * w[21:23]
+    space = jnp.where(w[23:25] < apart, space, 0.0)
+    touching = touching + space[0] * _direction(heading)
     start = jnp.where((w[15] < free) | (s == 0), anywhere, touching)
     chain = _walk(
       start,
@@ -254,6 +259,8 @@ def _joined(v, *, corner, free, square, bridge, bent, curved):
       jnp.broadcast_to(length, (_POINTS - 1,)),
     )
     other = _point_on(points, counts, s, w[16:19], corner=w[19] < corner)
+    way = start - other
+    other = other + space[1] * way / jnp.maximum(jnp.linalg.norm(way), 1e-3)
     far = jnp.where((w[20] < bridge) & (count == 2) & (s > 0), other, chain[1])
     return chain.at[1].set(far), count, bowl.astype(jnp.float32)
 
@@ -261,12 +268,21 @@ def _joined(v, *, corner, free, square, bridge, bent, curved):
 
 
 def _tree(v):
-  return _joined(v, corner=1.0, free=0.0, square=0.2, bridge=0.0, bent=0.3, curved=0.0)
+  return _joined(
+    v, corner=1.0, free=0.0, square=0.2, bridge=0.0, bent=0.3, curved=0.0, apart=0.0
+  )
 
 
 def _letter(v):
   return _joined(
-    v, corner=0.4, free=0.15, square=0.75, bridge=0.2, bent=0.2, curved=0.25
+    v,
+    corner=0.4,
+    free=0.15,
+    square=0.75,
+    bridge=0.2,
+    bent=0.2,
+    curved=0.25,
+    apart=0.35,
   )
 
 
@@ -1115,7 +1131,7 @@ def sample(
   sloppy=5.0,
   gap=0.01,
   dashes=0.04,
-  erased=0.15,
+  erased=0.12,
   contrast=(0.35, 1.0),
   pressure=(0.0, 0.3),
   blur=(0.0, 0.25),
@@ -1147,9 +1163,9 @@ def sample(
       chord that it does not touch, in coordinate units (0.12 is 3.8 pixels of 64).
     flat: an inner point of a stroke is left out when it lies nearer than this to the
       line between its neighbours, in coordinate units: a slight bend is no node.
-    line_width: pixels, drawn evenly in its logarithm; at most half the shortest edge
-      and half the least space between strokes, so that small drawings stay readable,
-      but never below the lower bound.
+    line_width: pixels, drawn evenly in its logarithm; at most 0.65 of the shortest edge
+      and of the least space between strokes, so that small drawings stay readable, but
+      never below the lower bound.
     target_width: width of the lines of the target in pixels.
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
@@ -1310,7 +1326,7 @@ def sample(
     rough_factor = jnp.where(chords['alone'], sloppy, 1.0)
     circled = molecule & (u[21] < circles)
 
-    widest = jnp.maximum(line_width[0], 32 * room / 2)  # pixels of 64
+    widest = jnp.maximum(line_width[0], 32 * room * _WIDEST)  # pixels of 64
     width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
     width = jnp.minimum(width, widest)
     if double[1] > 0:
