@@ -10,6 +10,9 @@ Every route sees the same images:
 - further weights: `--weights NAME=PATH`, such as a supervised twin;
   `--adapted SET=PATH` for weights adapted without labels to one set, scored on archives
   whose name begins with SET;
+- the shipped weights told what is known of a set: `--prior SET=polygon,right_angles`
+  (see `img2graph predict`), with another tolerance behind `tolerance=`, such as
+  `SET=polygon,tolerance=0.05`; their rows say so and are no part of the one setting;
 - a classical route: `--classical SCRIPT.py --classical_params FILE.json` (see
   `benchmarks/routes.py`), with its parameters for the set, which were tuned with labels
   on both halves of the file, and with those that it has for all sets.
@@ -40,6 +43,8 @@ import sys
 import numpy as np
 
 from benchmarks import routes
+from img2graph import predict
+from img2graph import weights
 from img2graph.data import archives
 
 _OPTIONS = {
@@ -88,6 +93,7 @@ TARGETS = [
 ]
 
 ADAPTED = 'weights adapted without labels'
+TOLD = 'shipped weights, told: '
 
 
 def find_parts(folder):
@@ -118,6 +124,28 @@ def parse_part(text):
     return path, {key: _OPTIONS[key](value) for key, value in pairs.items()}
   except ValueError as error:
     raise ValueError(f'{text}: an option is not a number ({error}).') from None
+
+
+def parse_prior(text):
+  """'PRIOR,...[,tolerance=SHARE]' to options of `routes.from_weights`.
+
+  Raises:
+    ValueError: there is no such prior, or the tolerance is no number.
+  """
+  options = {'prior': []}
+  for word in text.split(','):
+    key, _, value = word.partition('=')
+    if key == 'tolerance':
+      try:
+        options['tolerance'] = float(value)
+      except ValueError:
+        raise ValueError(f'--prior {text}: {value!r} is not a number.') from None
+    elif word in predict.PRIORS:
+      options['prior'].append(word)
+    else:
+      known = ', '.join(predict.PRIORS)
+      raise ValueError(f'--prior {text}: no prior {word!r}; there are {known}.')
+  return options
 
 
 def load_part(text, spread):
@@ -182,7 +210,7 @@ def run(parts, always, adapted, classical, *, spread, warm, scorer=None):
   Args:
     parts: `{name: 'PATH[:options]'}`.
     always: routes for all parts; the first is what targets are about.
-    adapted: `{begin of an archive's name: route}`, for that archive only.
+    adapted: [(begin of an archive's name, route)], for that archive only.
     classical: a `routes.Classical`, or None.
     spread: at most this many images of each part, spread evenly; None for all.
     warm: images before the clock starts.
@@ -190,7 +218,7 @@ def run(parts, always, adapted, classical, *, spread, warm, scorer=None):
   """
   for name, text in parts.items():
     stem, archive, options = load_part(text, spread)
-    chosen = [r for begin, r in adapted.items() if stem.startswith(begin)]
+    chosen = [r for begin, r in adapted if stem.startswith(begin)]
     chosen = [always[0], *chosen, *always[1:]]
     if classical:
       known = [key for key in classical.params if stem.startswith(key)]
@@ -284,6 +312,7 @@ def main(argv=None):
   parser.add_argument('--all', metavar='DIR', help='all PARTS of archives in DIR')
   parser.add_argument('--weights', nargs='+', default=[], metavar='NAME=PATH')
   parser.add_argument('--adapted', nargs='+', default=[], metavar='SET=PATH')
+  parser.add_argument('--prior', nargs='+', default=[], metavar='SET=PRIOR,...')
   parser.add_argument('--scorer', metavar='SCRIPT.py', help='compare scores with this')
   parser.add_argument('--spread', type=int, help='only this many, spread evenly')
   routes.add_arguments(parser)
@@ -310,24 +339,28 @@ def _score_all(options):
     parts = find_parts(options.all) | parts
   if not parts:
     raise ValueError('there is nothing to score: name archives, or --all DIR.')
-  adapted = _pairs(options.adapted, 'adapted')
+  adapted, told = _pairs(options.adapted, 'adapted'), _pairs(options.prior, 'prior')
   stems = [pathlib.Path(parse_part(text)[0]).stem for text in parts.values()]
-  for begin in adapted:
+  for begin in [*adapted, *told]:
     if not any(stem.startswith(begin) for stem in stems):
-      raise ValueError(f'--adapted {begin}: no archive of that name is scored.')
+      raise ValueError(f'{begin}=...: no archive of that name is scored.')
   batch_size = options.batch_size
   always, classical = routes.from_options(options)
   for name, path in _pairs(options.weights, 'weights').items():
     name = f'weights: {name}'
     always.append(routes.from_weights(name, path, batch_size=batch_size))
-  adapted = {
-    begin: routes.from_weights(ADAPTED, path, batch_size=batch_size)
+  of_sets = [
+    (begin, routes.from_weights(ADAPTED, path, batch_size=batch_size))
     for begin, path in adapted.items()
-  }
+  ]
+  path = options.shipped or weights.shipped()
+  for begin, text in told.items():
+    chosen = dict(parse_prior(text), batch_size=batch_size)
+    of_sets.append((begin, routes.from_weights(TOLD + text, path, **chosen)))
   scorer = routes.load_script(options.scorer) if options.scorer else None
   rows = []
   settings = dict(spread=options.spread, warm=batch_size, scorer=scorer)
-  for row in run(parts, always, adapted, classical, **settings):
+  for row in run(parts, always, of_sets, classical, **settings):
     rows.append(row)
     print(table(rows).splitlines()[-1], flush=True)
   return rows

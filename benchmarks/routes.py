@@ -60,13 +60,17 @@ class Route:
   predict: Callable[..., Any]
 
 
-def from_weights(name, path, *, refine=0, batch_size=32):
+def from_weights(
+  name, path, *, refine=0, prior=(), tolerance=predict.TOLERANCE, batch_size=32
+):
   """The route of `img2graph predict` with the weights of a file.
 
   Args:
     name: what it is.
     path: of the weights.
     refine: steps of refinement.
+    prior: what is known of the drawings, see `predict.Predictor.predict`.
+    tolerance: of chords.
     batch_size: images at a time.
 
   Raises:
@@ -76,14 +80,17 @@ def from_weights(name, path, *, refine=0, batch_size=32):
 
   def run(archive):
     tagged = ((int(archive.index[i]), archive.ink(i)) for i in range(len(archive)))
-    found = predictor.stream(tagged, refine=refine, batch_size=batch_size)
+    options = dict(refine=refine, prior=prior, tolerance=tolerance)
+    found = predictor.stream(tagged, batch_size=batch_size, **options)
     return {index: filed(document) for index, document in found}
 
   settings = {
     'weights': pathlib.Path(path).name,
     'refine': refine,
-    'tolerance': predict.TOLERANCE,
+    'tolerance': tolerance,
   }
+  if prior:
+    settings['prior'] = list(prior)
   return Route(name, settings, run)
 
 

@@ -182,6 +182,14 @@ def _parser():
     ' longer side of the image or tile; the larger, the fewer nodes (default: 3)',
   )
   predict.add_argument(
+    '--prior',
+    nargs='+',
+    default=[],
+    choices=('polygon', 'right_angles'),
+    help='what is known of all drawings. polygon: each is one closed polygon;'
+    ' right_angles: what nearly is a rectangle is one (default: nothing)',
+  )
+  predict.add_argument(
     '--tile',
     type=_tile,
     default='auto',
@@ -316,6 +324,7 @@ def _predict(arguments):
     tolerance=arguments.tolerance / 100,
     refine=arguments.refine,
     tile=arguments.tile,
+    prior=arguments.prior,
     batch_size=batch_size,
     on_tiles=lambda path, done, total: progress.show_tiles(done, total),
   )

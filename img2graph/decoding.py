@@ -4,9 +4,10 @@ An encoder gives every edge a probability of its own, but edges depend on each o
 two that share a stroke one is enough, and a stroke that no edge shows lacks one. Here
 the drawing decides. Of all edges that are not out of the question those are kept that
 explain the ink at least cost (`select`), crossings and joints become nodes
-(`planarity`), cycles that enclose no paper are opened (`open_filled_cycles`), and bends
-too slight to be corners are straightened (`simplify`). No learned numbers, no labels:
-the same steps follow any method that draws lines.
+(`planarity`), cycles that enclose no paper are opened (`open_filled_cycles`), a drawing
+that nearly is one closed outline becomes one (`outlines`), and bends too slight to be
+corners are straightened (`chains.simplify`). No learned numbers, no labels: the same
+steps follow any method that draws lines.
 
 numpy, one graph at a time: some milliseconds each. Letters: N nodes, M candidate edges,
 P points of ink, S side of the drawing in pixels. Positions and distances are in [-1, 1]
@@ -16,8 +17,10 @@ units as everywhere, 2 for the side.
 import numpy as np
 import scipy.ndimage
 
+from img2graph import chains
 from img2graph import geometry
 from img2graph import graph as graphs
+from img2graph import outlines
 from img2graph import planarity
 
 # Points of ink beyond these are thinned out evenly: enough for a drawing full of lines.
@@ -37,9 +40,14 @@ _LEAST_EDGE_PROB = 0.02
 _MOST_PAPER = 0.9
 # Pixels of paper (of a drawing of 128) that make a cycle one.
 _LEAST_HOLE = 6
+# Distance from which a line explains nothing of a point of ink.
+_REACH = 0.03
 # Nodes nearer than this are one, and nodes nearer than that to an edge lie on it.
 MERGE_RADIUS = 0.07
 JOINT_RADIUS = 0.06
+# Share of a drawing that may be otherwise if it is to become one closed outline. One
+# bond at a ring of six, a seventh of a molecule, is meant.
+OUTLINE = 0.13
 
 
 def decode(
@@ -50,6 +58,8 @@ def decode(
   tolerance=0.06,
   merge_radius=MERGE_RADIUS,
   joint_radius=JOINT_RADIUS,
+  outline=OUTLINE,
+  right_angles=False,
   **options,
 ):
   """The graph of a line drawing, from what an encoder believes of it.
@@ -62,6 +72,8 @@ def decode(
     tolerance: how far a chord may leave the bends it stands for.
     merge_radius: nodes nearer than this are one.
     joint_radius: see `planarity.planarize`.
+    outline: see `outlines.close`; 0 for a drawing that is cut out of another.
+    right_angles: whether an outline that nearly is a rectangle becomes one.
     **options: costs, see `select`.
 
   Returns:
@@ -73,12 +85,20 @@ def decode(
   """
   if tolerance < 0:
     raise ValueError(f'tolerance must not be negative; got {tolerance}.')
+  if not 0 <= outline <= 1:
+    raise ValueError(f'outline must be in [0, 1]; got {outline}.')
   drawing = np.asarray(drawing, np.float32)
   chosen = select(graph, drawing, threshold=threshold, **options)
   chosen = graphs.canonicalize(chosen, threshold=0, merge_radius=merge_radius)
   chosen = planarity.planarize(chosen, tolerance=joint_radius, threshold=0)
   chosen = open_filled_cycles(chosen, drawing)
-  return simplify(chosen, tolerance)
+  if outline:
+    chosen = outlines.close(chosen, outline)
+  chosen = chains.simplify(chosen, tolerance)
+  if outline:
+    ink = _Ink(drawing, reach=options.get('reach', _REACH))
+    chosen = outlines.fit_corners(chosen, ink.points, ink.weight)
+  return outlines.square(chosen) if right_angles else chosen
 
 
 def decode_better(graph, refined, drawing, **options):
@@ -209,17 +229,10 @@ def _ends_of(nodes, edges):
 
 def _unexplained(first, last, ink, reach):
   """What segments from `[M, 2]` to `[M, 2]` leave of each point of ink: `[M, P]`."""
-  beyond = np.maximum(0, _distance(ink.points, first, last) - ink.half_width) / reach
+  beyond = (
+    np.maximum(0, chains.distance(ink.points, first, last) - ink.half_width) / reach
+  )
   return (np.minimum(1, beyond**2) * ink.weight).astype(np.float32)
-
-
-def _distance(points, first, last):
-  """Distance of points `[P, 2]` from segments `[M, 2]` each: `[M, P]`."""
-  edge = last - first
-  squared = np.maximum((edge**2).sum(axis=1), 1e-12)
-  offset = points[None] - first[:, None]
-  along = np.clip(np.einsum('mpk,mk->mp', offset, edge) / squared[:, None], 0, 1)
-  return np.linalg.norm(offset - along[..., None] * edge[:, None], axis=-1)
 
 
 def select(
@@ -227,7 +240,7 @@ def select(
   drawing,
   *,
   threshold=0.5,
-  reach=0.03,
+  reach=_REACH,
   edge_cost=0.024,
   node_cost=0.02,
   end_cost=0.04,
@@ -262,7 +275,7 @@ def select(
     raise ValueError(f'reach must be positive; got {reach}.')
   ink = _Ink(np.asarray(drawing, np.float32), reach)
   if not len(ink.points):
-    return _from_parts(
+    return chains.from_parts(
       np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int), np.zeros(0)
     )
   node_prob = np.asarray(graph.node_prob)
@@ -298,10 +311,12 @@ def select(
   edges, prob = candidates.ends[kept_edges], candidates.prob[kept_edges]
   all_prob = np.concatenate([node_prob[kept], np.full(len(new), 0.5)])
   used, edges = np.unique(edges, return_inverse=True)
-  return _from_parts(candidates.nodes[used], all_prob[used], edges.reshape(-1, 2), prob)
+  return chains.from_parts(
+    candidates.nodes[used], all_prob[used], edges.reshape(-1, 2), prob
+  )
 
 
-def misfit(graph, drawing, *, reach=0.03, edge_cost=0.024, node_cost=0.02):
+def misfit(graph, drawing, *, reach=_REACH, edge_cost=0.024, node_cost=0.02):
   """How badly a graph, as it is, explains a drawing: what `select` makes small.
 
   Args:
@@ -324,15 +339,6 @@ def misfit(graph, drawing, *, reach=0.03, edge_cost=0.024, node_cost=0.02):
   paper = ink.paper_between(first, last) @ np.linalg.norm(last - first, axis=1)
   num_nodes = len(np.unique(edges))
   return float(left + paper + edge_cost * len(edges) + node_cost * num_nodes)
-
-
-def _from_parts(nodes, node_prob, edges, edge_prob):
-  return graphs.from_lists(
-    np.asarray(nodes, np.float32),
-    np.asarray(edges, np.int32),
-    node_prob=np.asarray(node_prob, np.float32),
-    edge_prob=np.asarray(edge_prob, np.float32),
-  )
 
 
 def _log_odds(prob):
@@ -414,14 +420,14 @@ def _ends_of_rest(candidates, kept, left, ink, reach):
     start = points[((points - points.mean(axis=0)) ** 2).sum(axis=1).argmax()]
     end = points[((points - start) ** 2).sum(axis=1).argmax()]
     ends = [start, end]
-    beside = _distance(points, start[None], end[None])[0]
+    beside = chains.distance(points, start[None], end[None])[0]
     if beside.max() > reach + ink.half_width:
       ends.append(points[beside.argmax()])
     for point in ends:
       if len(nodes) and np.linalg.norm(nodes - point, axis=1).min() < 0.75 * near:
         continue
       if len(edges):
-        away = _distance(point[None], first, last)[:, 0]
+        away = chains.distance(point[None], first, last)[:, 0]
         nearest = away.argmin()
         if away[nearest] < near:
           edge = last[nearest] - first[nearest]
@@ -446,7 +452,7 @@ def open_filled_cycles(graph, drawing):
   drawing = np.asarray(drawing, np.float32)
   paper = ~_is_ink(drawing)
   least = _LEAST_HOLE * (drawing.shape[0] / 128) ** 2
-  nodes, prob, neighbours, edge_prob = _adjacency(graph)
+  nodes, prob, neighbours, edge_prob = chains.adjacency(graph)
 
   def length(a, b):
     return np.linalg.norm(nodes[a] - nodes[b])
@@ -473,7 +479,7 @@ def open_filled_cycles(graph, drawing):
         neighbours[a].discard(b)
         neighbours[b].discard(a)
         changed = True
-  return _from_adjacency(nodes, prob, neighbours, edge_prob)
+  return chains.from_adjacency(nodes, prob, neighbours, edge_prob)
 
 
 def _count_inside(polygon, mask):
@@ -490,97 +496,3 @@ def _count_inside(polygon, mask):
       crosses = (y0 > y) != (y1 > y)
       inside ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
   return int((inside & mask[low[1] : high[1], low[0] : high[0]]).sum())
-
-
-def simplify(graph, tolerance, most_turn=40.0):
-  """Straightens chains: drops bends that lie near the chord between their neighbours.
-
-  Args:
-    graph: `Graph` without batch axes.
-    tolerance: farthest that a node which is dropped, now or before, may lie from the
-      chord that stands for it.
-    most_turn: degrees; a sharper bend is a corner, however small.
-
-  Returns:
-    `Graph` of numpy arrays whose capacity is its number of nodes. A chord is as
-    probable as the least probable edge it stands for. Nodes where not two edges meet
-    stay, and so do the last three of a ring.
-  """
-  nodes, prob, neighbours, edge_prob = _adjacency(graph)
-  straighten(nodes, neighbours, edge_prob, tolerance, most_turn)
-  return _from_adjacency(nodes, prob, neighbours, edge_prob)
-
-
-def straighten(nodes, neighbours, edge_prob, tolerance, most_turn=40.0):
-  """As `simplify`, in place and for a graph of any size.
-
-  Args:
-    nodes: `[N, 2]`.
-    neighbours: {node: set of nodes}.
-    edge_prob: {(i, j): probability}, i < j.
-    tolerance: see `simplify`, as the next.
-    most_turn: degrees.
-  """
-  dropped = {}  # {(a, b): positions that the chord stands for}
-  straight = np.cos(np.deg2rad(most_turn))
-
-  def bend(k):
-    """Deviation of the chord past node k, or None if k must stay."""
-    if len(neighbours[k]) != 2:
-      return None
-    a, b = sorted(neighbours[k])
-    if b in neighbours[a]:
-      return None
-    before, after = nodes[k] - nodes[a], nodes[b] - nodes[k]
-    lengths = np.linalg.norm(before) * np.linalg.norm(after)
-    if before @ after < straight * lengths:
-      return None
-    stands_for = [
-      nodes[k],
-      *dropped.get(_pair(a, k), []),
-      *dropped.get(_pair(k, b), []),
-    ]
-    away = _distance(np.array(stands_for), nodes[a][None], nodes[b][None]).max()
-    return away if away <= tolerance else None
-
-  bends = {k: away for k in neighbours if (away := bend(k)) is not None}
-  while bends:
-    k = min(bends, key=lambda k: (bends[k], k))
-    del bends[k]
-    a, b = sorted(neighbours.pop(k))
-    pairs = _pair(a, k), _pair(k, b)
-    dropped[_pair(a, b)] = [nodes[k]] + sum((dropped.pop(p, []) for p in pairs), [])
-    edge_prob[_pair(a, b)] = min(edge_prob.pop(p) for p in pairs)
-    neighbours[a] = neighbours[a] - {k} | {b}
-    neighbours[b] = neighbours[b] - {k} | {a}
-    # Only here has anything changed.
-    for near in {a, b} | neighbours[a] & neighbours[b]:
-      bends.pop(near, None)
-      if (away := bend(near)) is not None:
-        bends[near] = away
-
-
-def _pair(a, b):
-  return (a, b) if a < b else (b, a)
-
-
-def _adjacency(graph):
-  """Nodes `[N, 2]`, their probabilities, `{node: neighbours}` and `{edge: prob}`."""
-  nodes = np.asarray(graph.nodes, np.float64)
-  prob = np.asarray(graph.node_prob)
-  neighbours = {int(k): set() for k in np.flatnonzero(prob > 0)}
-  matrix = np.asarray(graph.edge_prob)
-  edge_prob = {}
-  for a, b in np.argwhere(np.triu(matrix, 1) > 0).tolist():
-    neighbours[a].add(b)
-    neighbours[b].add(a)
-    edge_prob[a, b] = float(matrix[a, b])
-  return nodes, prob, neighbours, edge_prob
-
-
-def _from_adjacency(nodes, prob, neighbours, edge_prob):
-  kept = sorted(k for k in neighbours if neighbours[k])
-  number = {k: n for n, k in enumerate(kept)}
-  pairs = sorted((a, b) for a in kept for b in neighbours[a] if a < b)
-  edges = np.array([(number[a], number[b]) for a, b in pairs], int).reshape(-1, 2)
-  return _from_parts(nodes[kept], prob[kept], edges, [edge_prob[p] for p in pairs])

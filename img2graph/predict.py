@@ -34,6 +34,9 @@ FAINTEST_INK = 0.02
 # image, or of a tile.
 TOLERANCE = 0.03
 
+# What may be known of all drawings, see `Predictor.predict`.
+PRIORS = ('polygon', 'right_angles')
+
 # Images decoded ahead of the method; few, since one may be large.
 _AHEAD = 4
 
@@ -76,6 +79,7 @@ class Predictor:
     tolerance=TOLERANCE,
     refine=0,
     tile='auto',
+    prior=(),
     batch_size=None,
   ):
     """Graphs of images.
@@ -90,6 +94,8 @@ class Predictor:
       tile: side of the tiles, in pixels, in which an image that is larger is looked at;
         None for every image in one piece; 'auto' for what suits its lines, see
         `tiles.choose_side`.
+      prior: what is known of all drawings, some of `PRIORS`: 'polygon', each is one
+        closed polygon; 'right_angles', what nearly is a rectangle is one.
       batch_size: images at a time; None for all, but at most 32.
 
     Returns:
@@ -102,7 +108,8 @@ class Predictor:
     images = list(images)
     if batch_size is None:
       batch_size = max(1, min(32, len(images)))
-    options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
+    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+    options |= dict(tile=tile, prior=prior)
     found = dict(self.stream(enumerate(images), batch_size=batch_size, **options))
     return [found[i] for i in range(len(images))]
 
@@ -114,6 +121,7 @@ class Predictor:
     tolerance=TOLERANCE,
     refine=0,
     tile='auto',
+    prior=(),
     batch_size=32,
     on_tiles=None,
   ):
@@ -124,10 +132,11 @@ class Predictor:
     Args:
       tagged: iterable of (tag, image): an image as for `predict`, and anything hashable
         by which to know it.
-      threshold: see `predict`, as the next three.
+      threshold: see `predict`, as the next four.
       tolerance: of chords.
       refine: gradient steps.
       tile: side of tiles.
+      prior: about the drawings.
       batch_size: images at a time; batches are filled up to it. Tiles have their own.
       on_tiles: called as `on_tiles(tag, done, total)` while an image goes through in
         tiles: at first, and after each batch of them.
@@ -138,9 +147,10 @@ class Predictor:
     Raises:
       ValueError: as `predict`; the message names the tag.
     """
-    _check_options(self.method, threshold, tolerance, refine, tile, batch_size)
+    _check_options(self.method, threshold, tolerance, refine, tile, prior, batch_size)
     options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
-    run = functools.partial(self._run, batch_size=batch_size, **options)
+    decode = _decode_options(prior)
+    run = functools.partial(self._run, batch_size=batch_size, decode=decode, **options)
     tell = on_tiles or (lambda *_: None)
     waiting = collections.defaultdict(list)  # {side: [(tag, square, frame, size)]}
     for tag, image in tagged:
@@ -150,10 +160,10 @@ class Predictor:
         blank = _piece(graphs.empty((), 0), image_lib.Frame(*size))
         yield tag, self._document(blank, size)
         continue
-      if tile == 'auto':
+      if tile == 'auto' and not prior:
         tile_side = tiles.choose_side(ink, self._canvas)
       else:
-        tile_side = tile if tile and tile < max(size) else None
+        tile_side = tile if tile and tile != 'auto' and tile < max(size) else None
       if tile_side is not None:
         count = functools.partial(tell, tag)
         yield tag, self._tiled(ink, tile_side, on_tiles=count, **options)
@@ -207,7 +217,8 @@ class Predictor:
         _, square, frame = self._fit(ink[top:bottom, left:right])
         group.append((tile, square, frame, ink.shape))
       # Curves are straightened later, where the parts of two tiles are one.
-      found = self._graphs(group, tolerance=0, batch_size=_TILES, **options)
+      decode = dict(tolerance=0, outline=0)
+      found = self._graphs(group, decode=decode, batch_size=_TILES, **options)
       for (tile, _, frame, _), graph in zip(group, found, strict=True):
         piece = _piece(graph, frame)
         pieces.append(piece._replace(nodes=piece.nodes + tile.box[:2]))
@@ -225,7 +236,7 @@ class Predictor:
       whole = tiles.straighten(whole, tolerance * tile_side)
     return self._document(whole, ink.shape)
 
-  def _graphs(self, group, *, threshold, tolerance, refine, batch_size):
+  def _graphs(self, group, *, threshold, refine, batch_size, decode):
     """The canonical graph of each (tag, square, frame, size) of a batch or less."""
     batch = np.zeros((batch_size, *group[0][1].shape, 1), np.float32)
     for i, (_, square, _, _) in enumerate(group):
@@ -238,16 +249,16 @@ class Predictor:
         one = one if refined is None else refined
         yield graphs.canonicalize(one, threshold=threshold)
       else:
-        # In [-1, 1] units the side is 2.
         yield decoding.decode_better(
-          one, refined, drawing, threshold=threshold, tolerance=2 * tolerance
+          one, refined, drawing, threshold=threshold, **decode
         )
 
-  def _run(self, group, **options):
+  def _run(self, group, *, tolerance, decode, **options):
     """(tag, document) of each (tag, square, frame, size) of a batch, or part of one."""
-    for (tag, _, frame, size), graph in zip(
-      group, self._graphs(group, **options), strict=True
-    ):
+    # In [-1, 1] units the side is 2.
+    decode = dict(decode, tolerance=2 * tolerance)
+    found = self._graphs(group, decode=decode, **options)
+    for (tag, _, frame, size), graph in zip(group, found, strict=True):
       yield tag, self._document(_piece(graph, frame), size)
 
   def _document(self, piece, size):
@@ -287,6 +298,7 @@ def predict_file(
   tolerance=TOLERANCE,
   refine=0,
   tile='auto',
+  prior=(),
 ):
   """The graph of one image file.
 
@@ -294,10 +306,11 @@ def predict_file(
     path: of the image.
     weights: path of a weights file; None for those that come with the package.
     polarity: see `img2graph.data.images.read`.
-    threshold: see `Predictor.predict`, as the next three.
+    threshold: see `Predictor.predict`, as the next four.
     tolerance: of chords.
     refine: gradient steps.
     tile: side of tiles.
+    prior: about the drawings.
 
   Returns:
     A `formats.Document`.
@@ -306,7 +319,7 @@ def predict_file(
     ValueError: the image, the weights or an option is wrong.
   """
   options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
-  options |= dict(weights=weights, polarity=polarity, batch_size=1)
+  options |= dict(weights=weights, polarity=polarity, prior=prior, batch_size=1)
   found = predict_files([path], **options)
   ((_, document),) = found
   return document
@@ -321,6 +334,7 @@ def predict_files(
   tolerance=TOLERANCE,
   refine=0,
   tile='auto',
+  prior=(),
   batch_size=32,
   on_error=None,
 ):
@@ -328,12 +342,13 @@ def predict_files(
 
   Args:
     paths: iterable of paths of images.
-    weights: see `predict_file`, as the next five.
+    weights: see `predict_file`, as the next six.
     polarity: of the ink.
     threshold: of probabilities.
     tolerance: of chords.
     refine: gradient steps.
     tile: side of tiles.
+    prior: about the drawings.
     batch_size: images at a time.
     on_error: called as `on_error(path, error)` for a file that is no image, which is
       then left out; None raises instead.
@@ -347,7 +362,8 @@ def predict_files(
   predictor = _predictor(None if weights is None else pathlib.Path(weights))
   load = functools.partial(image_lib.read, polarity=polarity)
   tagged = load_ahead(paths, load, on_error=on_error)
-  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
+  options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+  options |= dict(tile=tile, prior=prior)
   for path, document in predictor.stream(tagged, batch_size=batch_size, **options):
     yield path, named(document, path)
 
@@ -428,7 +444,7 @@ def _predictor(path):
   return Predictor(path)
 
 
-def _check_options(method, threshold, tolerance, refine, tile, batch_size):
+def _check_options(method, threshold, tolerance, refine, tile, prior, batch_size):
   if not 0 <= threshold < 1:
     raise ValueError(f'threshold must be at least 0 and below 1; got {threshold}.')
   if not 0 <= tolerance <= 1:
@@ -443,8 +459,21 @@ def _check_options(method, threshold, tolerance, refine, tile, batch_size):
       f"tile must be 'auto', None or a number of pixels from {tiles.LEAST_SIDE}; "
       f'got {tile!r}.'
     )
+  for name in prior:
+    if name not in PRIORS:
+      raise ValueError(f'there is no prior {name!r}; there are {", ".join(PRIORS)}.')
+  if prior and method.ink is None:
+    raise ValueError('the method of these weights decodes nothing, and takes no prior.')
+  if prior and whole:
+    raise ValueError('a prior is about drawings in one piece: take no tiles with it.')
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
+
+
+def _decode_options(prior):
+  """Options of `decoding.decode` for what is known of the drawings."""
+  outline = 1.0 if 'polygon' in prior else decoding.OUTLINE
+  return dict(outline=outline, right_angles='right_angles' in prior)
 
 
 def _decimal(values):

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.spatial
 
-from img2graph import decoding
+from img2graph import chains
 
 # Smallest side of a tile that makes sense, in pixels.
 LEAST_SIDE = 32
@@ -436,14 +436,14 @@ def _drop_cuts(edges, nodes, is_cut, *, spur, tolerance):
 
 
 def straighten(piece, tolerance):
-  """As `decoding.simplify`, of a graph of any size; the tolerance is in pixels."""
+  """As `chains.simplify`, of a graph of any size; the tolerance is in pixels."""
   neighbours = {k: set() for k in range(len(piece.nodes))}
   edge_prob = {}
   for (i, j), prob in zip(piece.edges.tolist(), piece.edge_prob, strict=True):
     neighbours[i].add(j)
     neighbours[j].add(i)
     edge_prob[min(i, j), max(i, j)] = float(prob)
-  decoding.straighten(piece.nodes, neighbours, edge_prob, tolerance)
+  chains.straighten(piece.nodes, neighbours, edge_prob, tolerance)
   kept = np.array(sorted(neighbours), int)
   pairs = np.array(sorted(edge_prob), int).reshape(-1, 2)
   return Piece(

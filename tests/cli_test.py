@@ -101,6 +101,7 @@ def test_version_and_mistakes_in_the_command_line(capsys):
     [*predict, '--tile=31'],
     [*predict, '--tile=12.5'],
     [*predict, '--tile=whole'],
+    [*predict, '--prior', 'round'],
     [*predict, '--polarity=grey'],
     [*predict, '--treshold=0.5'],
     ['render', 'a.json', '--output=a.png', '--side=0'],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from img2graph import chains
 from img2graph import decoding
 from img2graph import graph as graphs
 from img2graph.rendering import segments
@@ -162,7 +163,7 @@ def chain(points):
 
 def away(points, nodes, edges):
   """Greatest distance of points from the nearest of the edges."""
-  return decoding._distance(points, nodes[edges[:, 0]], nodes[edges[:, 1]]).min(0).max()
+  return chains.distance(points, nodes[edges[:, 0]], nodes[edges[:, 1]]).min(0).max()
 
 
 @hypothesis.given(st.integers(0, 1000), st.floats(0.0, 0.2))
@@ -170,7 +171,7 @@ def test_a_simpler_chain_stays_within_the_tolerance(seed, tolerance):
   rng = np.random.default_rng(seed)
   turns = np.cumsum(rng.uniform(-0.6, 0.6, 9))
   points = np.cumsum(0.15 * np.stack([np.cos(turns), np.sin(turns)], 1), axis=0) - 0.5
-  simple = decoding.simplify(chain(points), tolerance)
+  simple = chains.simplify(chain(points), tolerance)
   nodes, edges = graphs.to_lists(simple, 0)
   assert len(edges) == len(nodes) - 1
   assert away(points, nodes.astype(float), edges) <= tolerance + 1e-6
@@ -187,7 +188,7 @@ def test_what_was_dropped_before_stays_within_the_tolerance_too():
     rng = np.random.default_rng(seed)
     points = np.stack([np.linspace(-0.9, 0.9, 12), rng.uniform(-0.2, 0.2, 12)], axis=1)
     tolerance = rng.uniform(0.02, 0.3)
-    simple = decoding.simplify(chain(points), tolerance, most_turn=180)
+    simple = chains.simplify(chain(points), tolerance, most_turn=180)
     nodes, edges = graphs.to_lists(simple, 0)
     assert away(points, nodes.astype(float), edges) <= tolerance + 1e-6
 
@@ -196,7 +197,7 @@ def test_the_number_of_nodes_of_a_curve_falls_with_the_tolerance():
   angle = np.linspace(0, np.pi, 25)
   points = 0.8 * np.stack([np.cos(angle), np.sin(angle)], 1)
   counts = [
-    len(graphs.to_lists(decoding.simplify(chain(points), t), 0)[0])
+    len(graphs.to_lists(chains.simplify(chain(points), t), 0)[0])
     for t in (0.0, 0.003, 0.01, 0.03, 0.1)
   ]
   assert counts[0] == 25 and counts[-1] <= 5
@@ -205,23 +206,23 @@ def test_the_number_of_nodes_of_a_curve_falls_with_the_tolerance():
 
 def test_corners_junctions_and_rings_stay():
   corner = chain([[-0.1, 0.0], [0.0, 0.0], [0.0, 0.1]])
-  assert len(found(decoding.simplify(corner, 1.0))) == 2
+  assert len(found(chains.simplify(corner, 1.0))) == 2
   star = believe(
     [[0, 0], [-0.5, 0], [0.5, 0], [0, 0.5]], {(0, k): 0.9 for k in (1, 2, 3)}
   )
-  assert len(found(decoding.simplify(star, 1.0))) == 3
+  assert len(found(chains.simplify(star, 1.0))) == 3
   angle = 2 * np.pi * np.arange(12) / 12
   ring = believe(
     0.5 * np.stack([np.cos(angle), np.sin(angle)], 1),
     {tuple(sorted((k, (k + 1) % 12))): 0.9 for k in range(12)},
   )
-  nodes, edges = graphs.to_lists(decoding.simplify(ring, 1.0, most_turn=180), 0)
+  nodes, edges = graphs.to_lists(chains.simplify(ring, 1.0, most_turn=180), 0)
   assert len(nodes) == len(edges) == 3
 
 
 def test_a_chord_is_as_probable_as_the_weakest_edge_it_stands_for():
   line = chain([[-0.6, 0], [-0.2, 0], [0.2, 0], [0.6, 0]])
-  simple = decoding.simplify(line, 0.01)
+  simple = chains.simplify(line, 0.01)
   np.testing.assert_allclose(simple.edge_prob, [[0, 0.88], [0.88, 0]], atol=1e-6)
 
 

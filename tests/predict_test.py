@@ -154,6 +154,8 @@ def test_a_wrong_image_is_named(predictor, image, words):
     {'tile': 64.0},
     {'tile': True},
     {'tile': 'none'},
+    {'prior': ['round']},
+    {'prior': ['polygon'], 'tile': 64},
   ],
 )
 def test_wrong_options_are_refused(predictor, options):
@@ -309,6 +311,53 @@ def test_a_curve_has_fewer_nodes_the_larger_the_tolerance():
     # What is found explains the ink within 1.5 % of the side before it is simplified.
     assert away.max() <= (tolerance + 0.025) * 200
   assert counts[0] > counts[1] > counts[2] >= 2
+
+
+def test_a_closed_curve_stays_within_the_tolerance():
+  angle = np.linspace(0, 2 * np.pi, 200)
+  ring = 100 + 70 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+  ink = tiles_test.draw(np.concatenate([ring[:-1], ring[1:]], axis=1), 3, (200, 200))
+  counts = []
+  for tolerance in (0.01, 0.03, 0.1):
+    (document,) = predict._predictor(None).predict([ink], tolerance=tolerance)
+    counts.append(len(document.nodes_px))
+    assert len(document.edges) == counts[-1]
+    ends = document.nodes_px[document.edges]
+    for share in np.linspace(0, 1, 9):
+      points = (1 - share) * ends[:, 0] + share * ends[:, 1]
+      away = np.abs(np.linalg.norm(points - 100, axis=1) - 70)
+      assert away.max() <= (tolerance + 0.025) * 200
+  assert counts[0] > counts[1] > counts[2] >= 3
+
+
+def test_what_is_known_of_a_drawing_changes_what_it_means():
+  # The last side ends long before its corner, which is not a right angle either.
+  strokes = [
+    (30, 40, 170, 30),
+    (170, 30, 165, 150),
+    (165, 150, 35, 160),
+    (35, 160, 33, 125),
+  ]
+  ink = tiles_test.draw(strokes, 4, (200, 200))
+
+  def shape(**options):
+    (document,) = predict._predictor(None).predict([ink], **options)
+    nodes, edges = document.nodes_px, document.edges
+    sides = nodes[edges[:, 1]] - nodes[edges[:, 0]]
+    sides = sides / np.linalg.norm(sides, axis=1)[:, None]
+    # Sines of angles between sides: 0 or 1 in a rectangle.
+    sines = np.abs(
+      sides[:, None, 0] * sides[None, :, 1] - sides[:, None, 1] * sides[None, :, 0]
+    )
+    return (len(nodes), len(edges)), np.minimum(sines, 1 - sines).max()
+
+  assert shape()[0] == (5, 4)
+  closed, off = shape(prior=['polygon'])
+  assert closed == (4, 4)
+  assert off > 0.02
+  closed, off = shape(prior=['polygon', 'right_angles'])
+  assert closed == (4, 4)
+  assert off < 0.01
 
 
 def assert_same_graph(found, expected, atol):

@@ -1170,7 +1170,7 @@ def sample(
     bend: slope of a stroke against its chord at its ends: strokes bow or swing.
     wave: amplitude in pixels of slow waves over the whole canvas.
     overshoot: how far strokes end beyond or before their corner, in coordinate units;
-      before it by at most 0.02, unless the drawing is one polygon, triangle or rectangle.
+      before it by at most 0.02, unless the drawing is a single polygon or rectangle.
     sloppy: factor >= 1 of `overshoot`, `gap` and `dashes` in images of one polygon,
       triangle or rectangle, where all that can be meant is a closed line: of a drawing
       with more strokes, what sticks out is part of it, and ends that do not meet are

@@ -29,11 +29,12 @@ class Predictor:
   def __init__(self, path):
     self.low = pathlib.Path(path).name != 'line_drawings.npz'
 
-  def stream(self, tagged, *, refine, batch_size):
+  def stream(self, tagged, *, refine, prior, tolerance, batch_size):
     for tag, ink in reversed(list(tagged)):
       assert ink.max() == 1 and batch_size == 2
-      # Refinement turns the line.
-      y = 20 + self.low + np.array([0, refine])
+      assert tolerance == (0.05 if prior else predict.TOLERANCE)
+      # Refinement turns the line, and so does a prior.
+      y = 20 + self.low + np.array([0, refine + 3 * len(prior)])
       nodes_px = np.stack([[8, 32], y], axis=-1)
       yield tag, formats.Document(nodes_px, [(0, 1)], width=40, height=40)
 
@@ -60,6 +61,7 @@ def test_all_routes_are_scored_on_the_held_out_half(folder, monkeypatch, capsys)
     f'--classical={folder}/classical.py',
     f'--classical_params={folder}/params.json',
     '--adapted=lin=lines_adapted.npz',
+    '--prior=lines=polygon,right_angles,tolerance=0.05',
     '--weights=twin=line_drawings.npz',
     '--refine=5',
     '--batch_size=2',
@@ -70,12 +72,13 @@ def test_all_routes_are_scored_on_the_held_out_half(folder, monkeypatch, capsys)
   assert [row['route'] for row in rows] == [
     routes.SHIPPED,
     real_drawings.ADAPTED,
+    'shipped weights, told: polygon,right_angles,tolerance=0.05',
     'shipped weights, 5 steps of refinement',
     'weights: twin',
     routes.CLASSICAL_TUNED,
     routes.CLASSICAL_ONE,
   ]
-  shipped, adapted, refined, twin, tuned, one = rows
+  shipped, adapted, told, refined, twin, tuned, one = rows
   assert {row['images'] for row in rows} == {4}
 
   def length(row, threshold):
@@ -86,6 +89,8 @@ def test_all_routes_are_scored_on_the_held_out_half(folder, monkeypatch, capsys)
   # One pixel of 40.
   assert (length(adapted, '0.015'), length(adapted, '0.03')) == (0, 1)
   assert 0.1 < length(refined, '0.03') < 0.5
+  assert told['settings']['prior'] == ['polygon', 'right_angles']
+  assert length(told, '0.03') < length(shipped, '0.03')
   assert tuned['settings'] == {'params': 'lines', 'y': 0.51}
   assert (length(tuned, '0.015'), length(one, '0.08')) == (1, 0)
   assert shipped['nodes'] == {'predicted': 2, 'true': 2, 'true_keys': 2}
@@ -168,6 +173,9 @@ def test_all_finds_one_archive_of_each_name(folder):
       "needs the package 'no_such_package'",
     ),
     (['lines.npz', '--adapted=roads=weights.npz'], 'no archive of that name'),
+    (['lines.npz', '--prior=roads=polygon'], 'no archive of that name'),
+    (['lines.npz', '--prior=lines=round'], "no prior 'round'; there are polygon"),
+    (['lines.npz', '--prior=lines=tolerance=x'], "'x' is not a number"),
     (['lines.npz', '--weights=twin'], '--weights takes NAME=PATH'),
   ],
 )
