@@ -11,6 +11,7 @@ import os
 import pathlib
 
 import numpy as np
+import scipy.ndimage
 from PIL import Image
 from PIL import ImageOps
 
@@ -18,6 +19,10 @@ POLARITIES = ('auto', 'dark_on_light', 'light_on_dark')
 SUFFIXES = frozenset(
   ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
 )
+# Paper that differs by more than this between places of an image is unevenly lit.
+_UNEVEN = 0.1
+# Paper is at most this much darker than the median of an image.
+_DARKEST_PAPER = 0.4
 # Only these decoders: others run programs (EPS) or are long abandoned.
 _FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
 
@@ -30,9 +35,10 @@ def read(path, *, polarity='auto'):
   """The ink of an image file.
 
   Colour counts as ink: dark ink is 1 - min(R, G, B), so a yellow line on white is as
-  good as a black one, and light ink is max(R, G, B). The level of the paper (the median
-  of all pixels) becomes 0. An image of one colour has no ink. Of several frames or
-  pages the first is read.
+  good as a black one, and light ink is max(R, G, B). The level of the paper becomes 0:
+  the median of all pixels, or, where light is uneven, as on a photograph, that of the
+  paper around each place (`paper_level`). An image of one colour has no ink. Of several
+  frames or pages the first is read.
 
   Args:
     path: a PNG, JPEG, BMP, TIFF, GIF, WebP or PPM file: RGB, grey, palette, CMYK, with
@@ -60,10 +66,45 @@ def read(path, *, polarity='auto'):
     is_dark = np.mean(below, dtype=np.float64) >= np.mean(above, dtype=np.float64)
     polarity = 'dark_on_light' if is_dark else 'light_on_dark'
   ink = 1 - darkest if polarity == 'dark_on_light' else lightest
-  paper = np.float32(np.median(ink))
-  if paper >= 1:
-    return np.zeros_like(ink)
-  return np.clip((ink - paper) / (1 - paper), 0, 1)
+  paper = paper_level(ink)
+  return np.clip((ink - paper) / np.maximum(1 - paper, np.float32(1e-6)), 0, 1)
+
+
+def paper_level(ink):
+  """The level of the paper of a drawing: one number, or that around each pixel.
+
+  Paper is the lower quartile of each block of pixels, a 32nd of the longer side wide,
+  of which the median of 3 x 3 counts, so that a block full of ink does not. If the
+  paper of no block is much darker than that of another, it is the median of all pixels.
+
+  Args:
+    ink: `[H, W]` float32 in [0, 1], ink high, not empty.
+
+  Returns:
+    [] or `[H, W]` float32 in [0, 1].
+  """
+  median = np.float32(np.median(ink))
+  height, width = ink.shape
+  block = max(8, -(-max(height, width) // 32))
+  rows, columns = -(-height // block), -(-width // block)
+  if min(rows, columns) < 3:
+    return median
+  padded = np.pad(
+    ink, ((0, rows * block - height), (0, columns * block - width)), mode='reflect'
+  )
+  blocks = padded.reshape(rows, block, columns, block).transpose(0, 2, 1, 3)
+  levels = np.quantile(blocks.reshape(rows, columns, -1), 0.25, axis=-1)
+  levels = scipy.ndimage.median_filter(levels.astype(np.float32), 3)
+  # What is as dark as this is ink, a filled shape, and no paper in the shade.
+  levels = np.minimum(levels, median + np.float32(_DARKEST_PAPER))
+  if np.quantile(levels, 0.98) - np.quantile(levels, 0.02) < _UNEVEN:
+    return median
+  grid = np.meshgrid(
+    (np.arange(height) + 0.5) / block - 0.5,
+    (np.arange(width) + 0.5) / block - 0.5,
+    indexing='ij',
+  )
+  return scipy.ndimage.map_coordinates(levels, grid, order=1, mode='nearest')
 
 
 def read_colours(path):

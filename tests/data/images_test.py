@@ -106,6 +106,38 @@ def test_grey_paper_becomes_zero(tmp_path):
   assert not light.any()
 
 
+def lit(height, width, light):
+  """A grid of dark lines on paper under `light`, as a drawing and as pixels."""
+  ink = np.zeros((height, width), np.float32)
+  ink[20::40] = ink[21::40] = 1
+  ink[:, 30::60] = 1
+  return ink, np.round(230 * light * (1 - 0.7 * ink)).astype(np.uint8)
+
+
+def test_uneven_light_is_no_ink(tmp_path):
+  y, x = np.mgrid[:300, :400]
+  light = np.exp(-(((x - 100) / 300) ** 2) - ((y - 80) / 300) ** 2)  # A lamp.
+  ink, pixels = lit(300, 400, light)
+  actual = images.read(save(tmp_path / 'a.png', pixels))
+  # All lines are darker than all paper, though the light is not.
+  assert pixels[ink == 0].min() < pixels[ink == 1].max()
+  inner = np.zeros(ink.shape, bool)
+  inner[8:-8, 8:-8] = True
+  assert actual[inner & (ink == 1)].min() > 2 * actual[inner & (ink == 0)].max()
+
+
+def test_under_even_light_all_paper_is_one(tmp_path):
+  rng = np.random.default_rng(0)
+  _, pixels = lit(300, 400, np.ones((300, 400)))
+  noisy = np.clip(pixels + rng.normal(0, 25, pixels.shape), 0, 255).astype(np.uint8)
+  assert images.paper_level(1 - noisy / np.float32(255)).shape == ()
+  # A filled shape is ink, not paper in the shade.
+  filled = pixels.copy()
+  filled[100:200, 150:260] = 20
+  actual = images.read(save(tmp_path / 'a.png', filled))
+  assert actual[100:200, 150:260].min() > 0.5
+
+
 def test_exif_orientation_is_followed(tmp_path):
   ink = cross(20, 30)
   exif = Image.Exif()
