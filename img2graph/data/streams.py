@@ -100,7 +100,9 @@ def shuffled(
     ) from None
   part = _LoadPart(load, seed, process_index * local, local)
   # Shuffled numbers are batched before anything is loaded.
-  order = grain.MapDataset.range(size).shuffle(seed=seed % 2**32).repeat()
+  order = grain.MapDataset.range(size).shuffle(seed=seed % 2**32)
+  # Without end would be longer than a length can be, if a batch is a single example.
+  order = order.repeat(2**62 // size)
   dataset = order.batch(batch_size).map_with_index(part)
   options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
   dataset = dataset.to_iter_dataset(options)

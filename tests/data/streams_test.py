@@ -28,6 +28,15 @@ def test_every_epoch_has_every_example_once_in_another_order():
   assert first != second
 
 
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_batch_may_be_one_example(size):
+  stream = streams.shuffled(
+    lambda index, _: {'index': index}, size, seed=0, batch_size=1
+  )
+  seen = [int(next(stream)['index'][0]) for _ in range(2 * size)]
+  assert sorted(seen) == sorted(2 * list(range(size)))
+
+
 def test_an_example_drawn_twice_draws_other_random_numbers():
   draws = _all(_take(7), 'draw')
   assert len(set(draws)) == 14
