@@ -52,11 +52,14 @@ def pair(a, b):
 
 def distance(points, first, last):
   """Distance of points `[P, 2]` from segments `[M, 2]` each: `[M, P]`."""
-  edge = last - first
-  squared = np.maximum((edge**2).sum(axis=1), 1e-12)
-  offset = points[None] - first[:, None]
-  along = np.clip(np.einsum('mpk,mk->mp', offset, edge) / squared[:, None], 0, 1)
-  return np.linalg.norm(offset - along[..., None] * edge[:, None], axis=-1)
+  # Axis by axis: arrays of pairs would take twice the time.
+  edge_x, edge_y = (last - first).T[..., None]
+  x, y = points.T[:, None] - first.T[..., None]
+  squared = np.maximum(edge_x**2 + edge_y**2, points.dtype.type(1e-12))
+  along = np.clip((x * edge_x + y * edge_y) / squared, 0, 1)
+  x -= along * edge_x
+  y -= along * edge_y
+  return np.sqrt(x * x + y * y)
 
 
 def simplify(graph, tolerance, most_turn=40.0):

@@ -88,7 +88,8 @@ def decode(
   if not 0 <= outline <= 1:
     raise ValueError(f'outline must be in [0, 1]; got {outline}.')
   drawing = np.asarray(drawing, np.float32)
-  chosen = select(graph, drawing, threshold=threshold, **options)
+  ink = _Ink(drawing, options.get('reach', _REACH))
+  chosen = select(graph, ink, threshold=threshold, **options)
   chosen = graphs.canonicalize(chosen, threshold=0, merge_radius=merge_radius)
   chosen = planarity.planarize(chosen, tolerance=joint_radius, threshold=0)
   chosen = open_filled_cycles(chosen, drawing)
@@ -96,7 +97,6 @@ def decode(
     chosen = outlines.close(chosen, outline)
   chosen = chains.simplify(chosen, tolerance)
   if outline:
-    ink = _Ink(drawing, reach=options.get('reach', _REACH))
     chosen = outlines.fit_corners(chosen, ink.points, ink.weight)
   return outlines.square(chosen) if right_angles else chosen
 
@@ -134,6 +134,9 @@ class _Ink:
   """
 
   def __init__(self, drawing, reach):
+    if not reach > 0:
+      raise ValueError(f'reach must be positive; got {reach}.')
+    drawing = np.asarray(drawing, np.float32)
     if drawing.ndim != 2 or drawing.shape[0] != drawing.shape[1]:
       raise ValueError(f'the drawing must be [S, S]; got {list(drawing.shape)}.')
     self.side = side = drawing.shape[0]
@@ -257,7 +260,7 @@ def select(
 
   Args:
     graph: `Graph` without batch axes.
-    drawing: `[S, S]` float >= 0.
+    drawing: `[S, S]` float >= 0, or the `_Ink` of it.
     threshold: in [0, 1), see `decode`.
     reach: distance from which a line explains nothing of a point.
     edge_cost: as a length of ink.
@@ -271,9 +274,7 @@ def select(
   """
   if not 0 <= threshold < 1:
     raise ValueError(f'threshold must be in [0, 1); got {threshold}.')
-  if not reach > 0:
-    raise ValueError(f'reach must be positive; got {reach}.')
-  ink = _Ink(np.asarray(drawing, np.float32), reach)
+  ink = drawing if isinstance(drawing, _Ink) else _Ink(drawing, reach)
   if not len(ink.points):
     return chains.from_parts(
       np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int), np.zeros(0)
@@ -330,7 +331,7 @@ def misfit(graph, drawing, *, reach=_REACH, edge_cost=0.024, node_cost=0.02):
     float >= 0, a length in [-1, 1] units: ink without an edge, paper below edges, and
     the costs of edges and nodes.
   """
-  ink = _Ink(np.asarray(drawing, np.float32), reach)
+  ink = _Ink(drawing, reach)
   nodes, edges = graphs.to_lists(graph, 0)
   if not len(edges):
     return float(ink.weight.sum())

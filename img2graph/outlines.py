@@ -11,6 +11,7 @@ whole or not at all.
 """
 
 import itertools
+import math
 
 import numpy as np
 
@@ -53,6 +54,9 @@ def close(graph, most):
   neighbours = {k: set(near) for k, near in neighbours.items() if near}
   if not any(len(near) == 1 for near in neighbours.values()):
     return graph
+  num_edges = sum(len(near) for near in neighbours.values()) // 2
+  if num_edges > len(neighbours):
+    return graph  # It has two rings or more.
   length = sum(
     _length(nodes, (a, b)) for a in neighbours for b in neighbours[a] if a < b
   )
@@ -87,8 +91,7 @@ def close(graph, most):
 
 def _length(nodes, chain):
   """Length of the way along a chain of nodes."""
-  steps = np.diff(nodes[list(chain)], axis=0)
-  return float(np.linalg.norm(steps, axis=1).sum())
+  return sum(math.dist(nodes[a], nodes[b]) for a, b in itertools.pairwise(chain))
 
 
 def _prune(nodes, neighbours, most):
