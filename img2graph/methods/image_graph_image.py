@@ -21,7 +21,6 @@ from img2graph import graph as graphs
 from img2graph.encoding import backbones
 from img2graph.encoding import canonical
 from img2graph.encoding import heads
-from img2graph.encoding import layers
 from img2graph.encoding import proposals
 from img2graph.encoding import roi_edges
 from img2graph.encoding import segment_edges
@@ -34,8 +33,9 @@ from img2graph.methods import base
 from img2graph.rendering import refinement as refinement_nets
 from img2graph.rendering import renderers
 
-# Share of the encoder's own drawing that counts where the image has no ink.
-_WITHOUT_INK = 0.3
+# Share of the encoder's own drawing that counts where the image has no ink, and how much
+# more of it does with all the ink that there is.
+_WITHOUT_INK, _WITH_INK = 0.3, 1.5
 
 
 class Encoded(NamedTuple):
@@ -286,7 +286,7 @@ def build(
       return prepared[..., 0]
     encoded = predictor.apply(variables, prepared, 1.0, False, method='encode')
     # Where the image has no ink a line may go on, but has to be clearer than elsewhere.
-    given = jnp.minimum(layers.max_around(prepared[..., 0], 1) + _WITHOUT_INK, 1)
+    given = jnp.minimum(_WITHOUT_INK + _WITH_INK * prepared[..., 0], 1)
     return given * jax.nn.sigmoid(encoded.nodes.drawing)
 
   def refine(variables, images, graph, num_steps):
