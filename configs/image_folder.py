@@ -36,7 +36,7 @@ def get_config(variant='base'):
   c.batch_size = 8
   if variant == 'base':
     # The weights whose encoder is that of `line_drawings`; '' starts anew.
-    c.start_from = 'line_drawings_clean'
+    c.start_from = 'line_drawings'
     c.train_steps = 100
     # At 3e-4 roads gained, but molecules and Omniglot lost.
     c.optim.lr = 1e-4

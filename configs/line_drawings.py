@@ -1,4 +1,4 @@
-"""Line drawings of many kinds to graphs, without labels: `line_drawings_clean.npz`.
+"""Line drawings of many kinds to graphs, without labels: the weights that ship.
 
   --config=configs/line_drawings.py             128 px, 28 proposals, 64 later
   --config=configs/line_drawings.py:supervised  the same with labels, to compare
@@ -68,7 +68,7 @@ def get_config(variant='base'):
   c.method.loss.length_cost = 0.005
   c.method.loss.edge_cost = 0.002
   c.method.loss.node_cost = 0.002
-  c.start_from = ''  # 'line_drawings_clean', or the path of weights, to go on from.
+  c.start_from = ''  # 'line_drawings', or the path of weights, to go on from.
   c.eval.capacities = ()
   if variant.startswith('supervised'):
     c.method.loss = dict(

@@ -33,8 +33,8 @@ from img2graph.methods import base
 from img2graph.rendering import refinement as refinement_nets
 from img2graph.rendering import renderers
 
-# Share of the encoder's own drawing that counts where the image has no ink, and how much
-# more of it does with all the ink that there is.
+# Share of the encoder's own drawing that counts where the image has no ink, and what is
+# added to it for full ink.
 _WITHOUT_INK, _WITH_INK = 0.3, 1.5
 
 
