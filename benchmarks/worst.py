@@ -72,7 +72,7 @@ def picture(archive, predictions, scores, chosen, columns):
       document = formats.Document(
         nodes_px, np.reshape(edges, (-1, 2)), width=int(size[0]), height=int(size[1])
       )
-      cells.append(plotting.overlay(255 - pixels, document))
+      cells.append(plotting.overlay(255 - pixels, document, line=0.016, radius=0.022))
     for i, cell in enumerate(cells):
       cell = cell.resize((_CELL - 2,) * 2, PIL.Image.Resampling.LANCZOS)
       table.paste(cell, (left + i * _CELL, top + _TEXT))

@@ -104,7 +104,7 @@ def panel(
   return _tabulate(table)
 
 
-def overlay(image, document):
+def overlay(image, document, *, line=0.005, radius=0.01):
   """A graph over its dimmed image.
 
   Args:
@@ -112,6 +112,8 @@ def overlay(image, document):
       smaller copy of it, which the pixels of the document are fitted to.
     document: a `formats.Document`; if it does not know the size of its image, it is
       that of `image`.
+    line: width of the edges, as a share of the longer side.
+    radius: of the nodes, likewise.
 
   Returns:
     A PIL image, RGB, of the same aspect. Its longer side is a multiple of the image's
@@ -136,8 +138,8 @@ def overlay(image, document):
     0.3 + 0.7 * document.node_prob,
     np.where(edge > 0, 0.3 + 0.7 * edge, 0),
     colours=(_EDGE, _NODE) if bright else (_LIGHT_EDGE, _LIGHT_NODE),
-    line=max(size) / 200,
-    radius=max(size) / 100,
+    line=line * max(size),
+    radius=radius * max(size),
   )
 
 
