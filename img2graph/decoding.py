@@ -42,6 +42,9 @@ _MOST_PAPER = 0.9
 _LEAST_HOLE = 6
 # Distance from which a line explains nothing of a point of ink.
 _REACH = 0.03
+# How far beside an edge its ink is looked for, and pixels by which it must be off.
+_BESIDE = 0.06
+_SEEN = 1.0
 # Nodes nearer than this are one, and nodes nearer than that to an edge lie on it.
 MERGE_RADIUS = 0.07
 JOINT_RADIUS = 0.06
@@ -95,6 +98,8 @@ def decode(
   chosen = open_filled_cycles(chosen, drawing)
   if outline:
     chosen = outlines.close(chosen, outline)
+  if tolerance:
+    chosen = follow(chosen, ink, tolerance)
   chosen = chains.simplify(chosen, tolerance)
   if outline:
     chosen = outlines.fit_corners(chosen, ink.points, ink.weight)
@@ -120,12 +125,51 @@ def decode_better(graph, refined, drawing, **options):
   return after if misfit(after, drawing) < misfit(before, drawing) else before
 
 
+def follow(graph, ink, tolerance):
+  """Bends edges that leave their ink by more than a tolerance.
+
+  Across an edge, the ink within `_BESIDE` has a centre; where it lies farthest off, a
+  node is put there, and both parts are looked at again. With a tolerance of `_BESIDE`
+  or more, nothing changes, nor by less than a pixel of the drawing.
+
+  Args:
+    graph: `Graph` without batch axes whose probabilities are 0 or count as present.
+    ink: `_Ink`.
+    tolerance: in [-1, 1] units, > 0.
+
+  Returns:
+    `Graph` of numpy arrays; new nodes and the parts of an edge are as probable as the
+    edge.
+  """
+  if tolerance >= _BESIDE:
+    return graph
+  nodes, prob, neighbours, edge_prob = chains.adjacency(graph)
+  places, probs = list(nodes), prob.tolist()
+  todo = list(edge_prob)
+  while todo:
+    a, b = todo.pop()
+    off, place = ink.farthest_beside(places[a], places[b])
+    if off <= max(tolerance, _SEEN * ink.pixel):
+      continue
+    k = len(places)
+    places.append(place)
+    probability = edge_prob.pop((a, b))
+    probs.append(probability)
+    neighbours[k] = {a, b}
+    for end, other in ((a, b), (b, a)):
+      neighbours[end] = neighbours[end] - {other} | {k}
+      edge_prob[end, k] = probability
+      todo.append((end, k))
+  return chains.from_adjacency(np.array(places), np.array(probs), neighbours, edge_prob)
+
+
 class _Ink:
   """What a drawing says: points of ink, how wide its lines are, and where paper is.
 
   Attributes:
     side: S.
     pixel: size of one, in [-1, 1] units.
+    strength: `[S, S]` in [0, 1], 1 full ink.
     mask: `[S, S]` bool, what is ink at all.
     half_width: of a line.
     paper: `[S, S]`, 1 where there is no ink within reach, 0 on full ink.
@@ -142,6 +186,7 @@ class _Ink:
     self.side = side = drawing.shape[0]
     self.pixel = 2 / side
     strength = np.clip(drawing / (_FULL_INK * _level(drawing)), 0, 1)
+    self.strength = strength
     self.mask = strength > _LEAST_INK
     dark = strength > 0.5
     inside = scipy.ndimage.distance_transform_edt(dark)[dark]
@@ -157,6 +202,32 @@ class _Ink:
     self.weight = strength[self.mask][::step] * np.float32(
       step * self.pixel / max(1.0, 2 * half_width)
     )
+
+  def farthest_beside(self, first, last):
+    """Where the ink of an edge lies farthest beside it: how far, and there `[2]`.
+
+    0 if the edge is too short to bend; near its ends, ink is that of other edges.
+    """
+    edge = last - first
+    length = float(np.linalg.norm(edge))
+    ends = 1.5 * _BESIDE / max(length, 1e-9)
+    if ends >= 0.4:
+      return 0.0, first
+    along = np.linspace(ends, 1 - ends, 16)[:, None]
+    across = np.array([-edge[1], edge[0]]) / length
+    away = np.arange(-_BESIDE, _BESIDE, self.pixel / 2) + self.pixel / 4
+    middle = first + along * edge
+    places = middle[:, None] + away[:, None] * across
+    index = np.clip(((places + 1) / self.pixel).astype(int), 0, self.side - 1)
+    weight = self.strength[index[..., 1], index[..., 0]]
+    weight = np.where(weight > _LEAST_INK, weight, 0)
+    total = weight.sum(axis=1)
+    centre = (weight @ away) / np.maximum(total, 1e-6)
+    # Ink that goes on beyond what is looked at is another line's, or turns away.
+    fits = (total > 1) & (weight[:, 0] == 0) & (weight[:, -1] == 0)
+    off = np.where(fits, np.abs(centre), 0)
+    k = int(off.argmax())
+    return float(off[k]), middle[k] + centre[k] * across
 
   def paper_between(self, first, last):
     """Mean paper under segments `[M, 2]` to `[M, 2]`: `[M]` in [0, 1]."""

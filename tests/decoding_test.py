@@ -72,8 +72,9 @@ def test_of_two_ways_to_draw_a_stroke_one_is_kept():
   graph = believe(nodes, {(0, 1): 0.9, (1, 2): 0.9, (0, 2): 0.9})
   ink = draw(nodes, [(0, 2)])
   assert found(decoding.decode(graph, ink)) == expected(nodes, [(0, 2)])
-  finer = decoding.decode(graph, ink, tolerance=0.01)
-  assert found(finer) == expected(nodes, [(0, 1), (1, 2)])
+  # What is finer than that keeps the node, however little it is off.
+  finer, _ = graphs.to_lists(decoding.decode(graph, ink, tolerance=0.01), 0)
+  assert np.linalg.norm(finer - nodes[1], axis=1).min() < 1e-6
 
 
 def test_ink_without_nodes_gets_some():
@@ -110,6 +111,27 @@ def test_probabilities_and_threshold_weigh_against_the_ink():
   doubtful = believe(nodes, {(0, 1): 0.95, (1, 2): 0.35})
   assert len(found(decoding.select(doubtful, ink, prior=0.01))) == 1
   assert len(found(decoding.select(doubtful, ink, threshold=0.999, prior=0.5))) == 0
+
+
+def test_an_edge_follows_its_ink_as_closely_as_is_asked():
+  angle = np.linspace(0, np.pi, 60)
+  arc = 0.6 * np.stack([np.cos(angle), -np.sin(angle)], axis=1)
+  ink = draw(arc, [(k, k + 1) for k in range(59)])
+  few = arc[[0, 15, 30, 45, 59]]
+  graph = believe(few, {(k, k + 1): 0.9 for k in range(4)})
+  counts = []
+  for tolerance in (0.024, 0.04, 0.06):
+    nodes, edges = graphs.to_lists(decoding.decode(graph, ink, tolerance=tolerance), 0)
+    counts.append(len(nodes))
+    middles = nodes[edges].mean(axis=1)
+    off = np.abs(np.linalg.norm(middles, axis=1) - 0.6)
+    assert off.max() < tolerance + 0.01
+  assert counts[0] > counts[1] >= counts[2]
+  # Another line beside it does not bend an edge.
+  both = draw([(-0.7, 0), (0.7, 0), (-0.7, 0.055), (0.7, 0.055)], [(0, 1), (2, 3)])
+  one = believe([(-0.7, 0), (0.7, 0)], {(0, 1): 0.9})
+  ink = decoding._Ink(both, 0.03)
+  assert decoding.follow(one, ink, 0.024).capacity == 2
 
 
 def test_an_edge_keeps_its_probability_and_a_new_one_has_one_half():

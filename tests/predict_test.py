@@ -326,7 +326,8 @@ def test_a_closed_curve_stays_within_the_tolerance():
     for share in np.linspace(0, 1, 9):
       points = (1 - share) * ends[:, 0] + share * ends[:, 1]
       away = np.abs(np.linalg.norm(points - 100, axis=1) - 70)
-      assert away.max() <= (tolerance + 0.025) * 200
+      # Corners of an outline lie where its sides meet, outside of the curve.
+      assert away.max() <= (tolerance + 0.03) * 200
   assert counts[0] > counts[1] > counts[2] >= 3
 
 
