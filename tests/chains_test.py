@@ -6,30 +6,12 @@ from hypothesis import strategies as st
 
 from img2graph import chains
 from img2graph import graph as graphs
-
-
-def believe(nodes, probs, node_prob=0.9):
-  """A graph with `{(i, j): probability}`."""
-  nodes = np.asarray(nodes, np.float32)
-  edges = np.array(sorted(probs), np.int32).reshape(-1, 2)
-  return graphs.from_lists(
-    nodes,
-    edges,
-    node_prob=np.full(len(nodes), node_prob, np.float32),
-    edge_prob=np.array([probs[tuple(e)] for e in edges.tolist()], np.float32),
-  )
-
-
-def found(graph):
-  """Edges of a graph as a sorted list of pairs of rounded positions."""
-  nodes, edges = graphs.to_lists(graph, 0)
-  place = [tuple((np.round(n, 2) + 0.0).tolist()) for n in nodes]
-  return sorted(tuple(sorted((place[i], place[j]))) for i, j in edges)
+from tests import decoding_test
 
 
 def chain(points):
   edges = {(i, i + 1): 0.9 - 0.01 * i for i in range(len(points) - 1)}
-  return believe(points, edges)
+  return decoding_test.believe(points, edges)
 
 
 def away(points, nodes, edges):
@@ -77,13 +59,13 @@ def test_the_number_of_nodes_of_a_curve_falls_with_the_tolerance():
 
 def test_corners_junctions_and_rings_stay():
   corner = chain([[-0.1, 0.0], [0.0, 0.0], [0.0, 0.1]])
-  assert len(found(chains.simplify(corner, 1.0))) == 2
-  star = believe(
+  assert len(decoding_test.found(chains.simplify(corner, 1.0))) == 2
+  star = decoding_test.believe(
     [[0, 0], [-0.5, 0], [0.5, 0], [0, 0.5]], {(0, k): 0.9 for k in (1, 2, 3)}
   )
-  assert len(found(chains.simplify(star, 1.0))) == 3
+  assert len(decoding_test.found(chains.simplify(star, 1.0))) == 3
   angle = 2 * np.pi * np.arange(12) / 12
-  ring = believe(
+  ring = decoding_test.believe(
     0.5 * np.stack([np.cos(angle), np.sin(angle)], 1),
     {tuple(sorted((k, (k + 1) % 12))): 0.9 for k in range(12)},
   )
@@ -102,7 +84,7 @@ def test_adjacency_there_and_back_is_the_same_graph(seed):
   rng = np.random.default_rng(seed)
   pairs = [(i, j) for j in range(7) for i in range(j) if rng.random() < 0.3]
   probs = {pair: float(rng.uniform(0.1, 1)) for pair in pairs}
-  graph = believe(rng.uniform(-1, 1, (7, 2)), probs)
+  graph = decoding_test.believe(rng.uniform(-1, 1, (7, 2)), probs)
   nodes, prob, neighbours, edge_prob = chains.adjacency(graph)
   assert sorted(edge_prob) == sorted(probs)
   assert all((b in neighbours[a]) and (a in neighbours[b]) for a, b in pairs)
