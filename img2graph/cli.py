@@ -23,8 +23,9 @@ FORMATS = ('json', 'graphml', 'svg', 'geojson', 'dot', 'npz')
 
 _DONE, _FAILED, _MISTAKE, _INTERRUPTED = 0, 1, 2, 130
 
-# As `tiles.LEAST_SIDE`.
+# As `tiles.LEAST_SIDE` and `predict.PRIORS`, which take long to import.
 _LEAST_TILE = 32
+_PRIORS = ('polygon', 'right_angles')
 
 # `render` draws pieces of this side in pixels, and no more pixels than this in all.
 _TILE = 512
@@ -185,7 +186,7 @@ def _parser():
     '--prior',
     nargs='+',
     default=[],
-    choices=('polygon', 'right_angles'),
+    choices=_PRIORS,
     help='what is known of all drawings. polygon: each is one closed polygon;'
     ' right_angles: what nearly is a rectangle is one (default: nothing)',
   )

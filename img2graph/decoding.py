@@ -61,6 +61,7 @@ def decode(
   tolerance=0.06,
   merge_radius=MERGE_RADIUS,
   joint_radius=JOINT_RADIUS,
+  follow_tolerance=None,
   outline=OUTLINE,
   right_angles=False,
   **options,
@@ -75,6 +76,8 @@ def decode(
     tolerance: how far a chord may leave the bends it stands for.
     merge_radius: nodes nearer than this are one.
     joint_radius: see `planarity.planarize`.
+    follow_tolerance: how far an edge may leave its ink before it is bent, see
+      `follow`; None for `tolerance`.
     outline: see `outlines.close`; 0 for a drawing that is cut out of another.
     right_angles: whether an outline that nearly is a rectangle becomes one.
     **options: costs, see `select`.
@@ -98,8 +101,9 @@ def decode(
   chosen = open_filled_cycles(chosen, drawing)
   if outline:
     chosen = outlines.close(chosen, outline)
-  if tolerance:
-    chosen = follow(chosen, ink, tolerance)
+  chosen = follow(
+    chosen, ink, tolerance if follow_tolerance is None else follow_tolerance
+  )
   chosen = chains.simplify(chosen, tolerance)
   if outline:
     chosen = outlines.fit_corners(chosen, ink.points, ink.weight)
@@ -135,7 +139,7 @@ def follow(graph, ink, tolerance):
   Args:
     graph: `Graph` without batch axes whose probabilities are 0 or count as present.
     ink: `_Ink`.
-    tolerance: in [-1, 1] units, > 0.
+    tolerance: in [-1, 1] units.
 
   Returns:
     `Graph` of numpy arrays; new nodes and the parts of an edge are as probable as the
@@ -303,10 +307,15 @@ def _ends_of(nodes, edges):
 
 def _unexplained(first, last, ink, reach):
   """What segments from `[M, 2]` to `[M, 2]` leave of each point of ink: `[M, P]`."""
-  beyond = (
-    np.maximum(0, chains.distance(ink.points, first, last) - ink.half_width) / reach
-  )
-  return (np.minimum(1, beyond**2) * ink.weight).astype(np.float32)
+  points, first, last = (np.asarray(x, np.float32) for x in (ink.points, first, last))
+  # In place, in single precision: a million numbers for a drawing full of lines.
+  left = chains.distance(points, first, last)
+  left -= np.float32(ink.half_width)
+  left *= np.float32(1 / reach)
+  np.clip(left, 0, 1, out=left)
+  left *= left
+  left *= ink.weight
+  return left
 
 
 def select(

@@ -217,7 +217,7 @@ class Predictor:
         _, square, frame = self._fit(ink[top:bottom, left:right])
         group.append((tile, square, frame, ink.shape))
       # Curves are straightened later, where the parts of two tiles are one.
-      decode = dict(tolerance=0, outline=0)
+      decode = dict(tolerance=0, follow_tolerance=2 * tolerance, outline=0)
       found = self._graphs(group, decode=decode, batch_size=_TILES, **options)
       for (tile, _, frame, _), graph in zip(group, found, strict=True):
         piece = _piece(graph, frame)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from img2graph import cli
+from img2graph import predict
 from img2graph import tiles
 from img2graph.metrics import topology
 
@@ -291,3 +292,4 @@ def test_noise_and_specks_are_no_ink():
 
 def test_the_command_knows_the_smallest_tile():
   assert cli._LEAST_TILE == tiles.LEAST_SIDE
+  assert cli._PRIORS == predict.PRIORS
