@@ -30,7 +30,9 @@ from img2graph import data
 from img2graph import geometry
 from img2graph import methods
 from img2graph.encoding import canonical
+from img2graph.encoding import encoder
 from img2graph.encoding import heads
+from img2graph.methods import base
 from img2graph.methods import image_graph_image
 from img2graph.training import optim
 from img2graph.training import parallel
@@ -145,12 +147,10 @@ class JaxSide:
     config = self.config.method.to_dict()
     options = {k: dict(v) for k, v in config.items() if isinstance(v, dict)}
     kinds = {k: v.pop('kind') for k, v in options.items() if 'kind' in v}
-    node_head = image_graph_image.NODE_HEADS[kinds['nodes']](
+    node_head = encoder.NODE_HEADS[kinds['nodes']](
       capacity=config['capacity'], dtype=np.float32, **options['nodes']
     )
-    edge_head = image_graph_image.EDGE_HEADS[kinds['edges']](
-      dtype=np.float32, **options['edges']
-    )
+    edge_head = encoder.EDGE_HEADS[kinds['edges']](dtype=np.float32, **options['edges'])
     renderer = image_graph_image.RENDERERS[kinds['renderer']](**options['renderer'])
     loss_fn = image_graph_image.LOSSES[kinds['loss']](**options['loss'])
     images, params = self.batch['image'], self.variables['params']
@@ -183,9 +183,10 @@ class JaxSide:
       )
 
     def compare(drawing, positions, prob, link_prob, x):
-      encoded = image_graph_image.Encoded(heads.NodeSet(positions, prob), link_prob)
+      encoded = encoder.Encoded(heads.NodeSet(positions, prob), link_prob)
       drawing = drawing[..., None]
-      return loss_fn(encoded, drawing, drawing, x, _PROGRESS)[0]
+      target = base.Target(x, np.ones(len(x)))
+      return loss_fn(encoded, drawing, drawing, target, _PROGRESS)[0]
 
     x = jax.jit(prepare)(images)
     positions, prob = jax.jit(encode)(params['node_head'], x, self.key)

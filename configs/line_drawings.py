@@ -71,8 +71,12 @@ def get_config(variant='base'):
   c.start_from = ''  # 'line_drawings', or the path of weights, to go on from.
   c.eval.capacities = ()
   if variant.startswith('supervised'):
+    c.method.name = 'supervised'
+    for part in ('renderer', 'refiner', 'fit'):
+      del c.method[part]
     c.method.loss = dict(
-      kind='supervised',
+      kind='proposals',
+      matching='near',
       node=1.0,
       position=10.0,
       edge=1.0,

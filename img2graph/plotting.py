@@ -143,6 +143,47 @@ def overlay(image, document, *, line=0.005, radius=0.01):
   )
 
 
+def text_table(rows, *, title=''):
+  """A table of texts as a picture.
+
+  Args:
+    rows: list of equally long lists of texts, the head first.
+    title: above the table.
+
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    ValueError: there is no row, or their lengths differ.
+  """
+  if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+    raise ValueError('a table needs rows of one length, at least one of them.')
+  font, title_font = (PIL.ImageFont.load_default(size=n) for n in (22, 26))
+  pad, line = 14, 38
+  fields = [
+    max(font.getlength(t) for t in column) + 2 * pad
+    for column in zip(*rows, strict=True)
+  ]
+  top = 2 * _MARGIN + (line if title else 0)
+  width = max(sum(fields), title_font.getlength(title) + 2 * pad) + 2 * _MARGIN
+  size = math.ceil(width), top + line * len(rows) + _MARGIN
+  canvas = PIL.Image.new('RGB', size, _PAPER)
+  draw = PIL.ImageDraw.Draw(canvas)
+  place = (_MARGIN + pad, _MARGIN + line / 2)
+  draw.text(place, title, fill=_TEXT, font=title_font, anchor='lm')
+  right = size[0] - _MARGIN
+  for i, row in enumerate(rows):
+    y, x = top + line * i, _MARGIN
+    if i % 2:
+      draw.rectangle((x, y, right, y + line), fill=(245, 247, 250))
+    for text, field in zip(row, fields, strict=True):
+      draw.text((x + pad, y + line / 2), text, fill=_TEXT, font=font, anchor='lm')
+      x += field
+  for y in (top, top + line, top + line * len(rows)):
+    draw.line((_MARGIN, y, right, y), fill=_TEXT, width=2)
+  return canvas
+
+
 def save_png(path, picture):
   """Writes a PNG file, whole or not at all.
 

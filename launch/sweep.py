@@ -6,12 +6,12 @@
 `sweep(name)` of the config file yields dicts of overrides; '' stands for the default.
 An entry's run lies in a folder of its own in the workdir and goes on where it was
 stopped. Each finished entry is one line of the output: its overrides and what
-`results.json` holds. Entries that stand there with the same config are not run again.
+`results.json` holds. Entries that stand there with the same config are not run again,
+nor those that another worker with the same workdir is at (see `launch.cells`).
 Beside the output lies a table of it in Markdown, the mean over seeds in each row.
 """
 
 import importlib.util
-import json
 import pathlib
 import sys
 
@@ -19,6 +19,8 @@ import numpy as np
 from absl import app
 from absl import flags
 from ml_collections import config_flags
+
+from launch import cells
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE[:VARIANT].')
 _SWEEP = flags.DEFINE_string('sweep', '', 'Which sweep of the config file.')
@@ -40,45 +42,16 @@ def entries(config_path, name):
   return list(module.sweep(name) if name else module.sweep())
 
 
-def slug(overrides):
-  """A folder name for one entry, for example 'data.side=64,seed=3'."""
-  text = ','.join(f'{key}={value}' for key, value in sorted(overrides.items()))
-  return ''.join(c if c.isalnum() or c in '.,=-_' else '_' for c in text) or 'base'
-
-
-def run(config, overrides_list, workdir, output, *, train):
-  """Runs what is missing.
-
-  Args:
-    config: ConfigDict that the overrides change.
-    overrides_list: dicts `{'dotted.key': value}`.
-    workdir: folder of the runs.
-    output: path of the JSON lines.
-    train: `(config, workdir) -> results`, for example `loop.train`.
-
-  Returns:
-    How many entries were run.
-  """
-  output = pathlib.Path(output)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  done = []
-  if output.exists():
-    done = [json.loads(line) for line in output.read_text().splitlines() if line]
-  count = 0
-  for overrides in overrides_list:
-    entry = config.copy_and_resolve_references()
-    entry.update_from_flattened_dict(overrides)
-    plain = json.loads(entry.to_json())
-    if any(row['overrides'] == overrides and row['config'] == plain for row in done):
-      continue
-    print(f'== {slug(overrides)}', flush=True)
-    results = train(entry, str(pathlib.Path(workdir) / slug(overrides)))
-    if 'interrupted' in results:
-      break
-    with output.open('a') as file:
-      file.write(json.dumps({'overrides': overrides, **results}) + '\n')
-    count += 1
-  return count
+def cells_of(config, overrides_list):
+  """The cells of the entries of a sweep."""
+  return [
+    cells.Cell(
+      cells.slug(overrides),
+      cells.override(config, overrides),
+      {'overrides': overrides},
+    )
+    for overrides in overrides_list
+  ]
 
 
 def table(rows):
@@ -89,7 +62,7 @@ def table(rows):
   groups = {}
   for row in rows:
     setting = {k: v for k, v in row['overrides'].items() if k != 'seed'}
-    groups.setdefault(slug(setting), []).append(row)
+    groups.setdefault(cells.slug(setting), []).append(row)
   lines = [
     '| setting | capacity | seeds | F1 3 % | F1 5 % | F1 8 % | exact 5 % | minutes |',
     '|---|---|---|---|---|---|---|---|',
@@ -102,13 +75,13 @@ def table(rows):
       scores = [
         row['scores'] if k is None else row['scores'][f'capacity_{k}'] for row in group
       ]
-      cells = [
+      figures = [
         _cell([s['at'][t]['edge_lenient']['micro']['f1'] for s in scores])
         for t in ('0.03', '0.05', '0.08')
       ]
-      cells.append(_cell([s['at']['0.05']['exact'] for s in scores]))
+      figures.append(_cell([s['at']['0.05']['exact'] for s in scores]))
       lines.append(
-        f'| {name} | {k or capacity} | {len(group)} | {" | ".join(cells)} '
+        f'| {name} | {k or capacity} | {len(group)} | {" | ".join(figures)} '
         f'| {minutes:.1f} |'
       )
   return '\n'.join(lines) + '\n'
@@ -121,7 +94,6 @@ def _cell(values):
 
 def main(argv):
   del argv
-  # After the flags: a mistake in them is told at once, without loading jax.
   from img2graph.training import errors
   from img2graph.training import loop
   from img2graph.training import parallel
@@ -129,19 +101,20 @@ def main(argv):
   parallel.use_cores(_CONFIG.value.get('batch_size', 1))
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
-    run(
-      _CONFIG.value,
-      entries(path, _SWEEP.value),
+    tally = cells.run_missing(
+      cells_of(_CONFIG.value, entries(path, _SWEEP.value)),
       _WORKDIR.value,
       _OUTPUT.value,
       train=loop.train,
     )
     output = pathlib.Path(_OUTPUT.value)
-    rows = [json.loads(line) for line in output.read_text().splitlines() if line]
-    output.with_suffix('.md').write_text(table(rows))
-  except (ValueError, errors.SaveError, errors.NonFiniteError) as error:
+    output.with_suffix('.md').write_text(table(cells.read(output)))
+  except (ValueError, errors.UserError, errors.SaveError) as error:
     print(error, file=sys.stderr)
     sys.exit(2)
+  if tally.interrupted:
+    sys.exit(128 + tally.interrupted)
+  sys.exit(1 if tally.failed else 0)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,9 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
+
+import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,36 @@ class Method:
   refine: Callable[..., Any] | None = None
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)
+
+
+class Target(NamedTuple):
+  """What a loss compares with.
+
+  Attributes:
+    image: `[B, S, S, 1]`, what the drawing is compared with.
+    clean: `[B]`, 1 where that says how a clean drawing looks, 0 where it is but the
+      input again, beside others that are not.
+    graph: true `Graph`, or None.
+  """
+
+  image: Any
+  clean: Any
+  graph: Any = None
+
+
+def target(batch, images, prepare):
+  """The `Target` of a batch.
+
+  Args:
+    batch: as `Method.loss` takes it.
+    images: `[B, S, S, 1]`, its images, prepared.
+    prepare: images -> images as the encoder sees them.
+  """
+  if 'target' not in batch:
+    return Target(images, jnp.ones(images.shape[0]), batch.get('graph'))
+  drawn = prepare(batch['target'])
+  clean = jnp.any(drawn != images, axis=(1, 2, 3)).astype(jnp.float32)
+  return Target(drawn, clean, batch.get('graph'))
 
 
 def build(name, **options):

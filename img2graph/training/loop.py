@@ -84,6 +84,7 @@ def train(config, workdir, *, evaluate=True, console=None):
     errors.NonFiniteError: the loss or its gradient was not finite.
   """
   began = time.perf_counter()
+  record.forget_peak_memory()
   console = console or logging.Console(active=parallel.is_first())
   with errors.user_errors():
     plan = _plan(config, workdir, console)
@@ -742,6 +743,7 @@ def _finish(plan, state, scores, clock, console):
     'images_per_second': images_seen / max(times['train_seconds'], 1e-9),
     'wall_clock': times,
     'num_params': states.num_params(state),
+    'peak_memory_mib': record.peak_memory_mib(),
     'config': json.loads(json.dumps(config)),
     'config_hash': record.config_hash(config),
     'code': record.code(),

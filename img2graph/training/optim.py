@@ -93,6 +93,7 @@ def build(
   momentum=0.0,
   weight_decay=0.0,
   clip_norm=0.0,
+  windows=None,
   **schedule,
 ):
   """The optimizer, from the values of `config.optim`.
@@ -108,6 +109,10 @@ def build(
     weight_decay: of 'adamw' (decoupled) and 'sgd'; acts on arrays of rank 2 and more,
       so neither on biases nor on scales.
     clip_norm: global norm that gradients are clipped to; 0 clips nothing.
+    windows: `{name: (start, end)}` as shares of the run: the parameters under that
+      name, such as 'node_head', are trained from `start` to before `end` only. Outside
+      they stay as they are, bit by bit, and so do their means of gradients. None or
+      an empty dict trains all of them all the time.
     **schedule: the other options of `build_schedule`.
 
   Returns:
@@ -137,8 +142,42 @@ def build(
   else:
     parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
     parts += [decay] if weight_decay else []
+  if windows:
+    parts = [_windowed(optax.chain(*parts), windows, train_steps)]
+  # Not inside of the windows, whose optimizers count their own steps.
   parts.append(optax.scale_by_learning_rate(learning_rate))
   return optax.chain(*parts), learning_rate
+
+
+def _windowed(tx, windows, train_steps):
+  """`tx` for each window's parameters at its time, and for the rest at all times."""
+  for name, (start, end) in windows.items():
+    if not 0 <= start < end <= 1:
+      raise ValueError(
+        f'optim.windows.{name} must be two ascending shares of the run, from 0 to 1; '
+        f'got {start} and {end}.'
+      )
+
+  def label(params):
+    missing = sorted(windows.keys() - params.keys())
+    if missing:
+      raise ValueError(
+        f'optim.windows names {missing[0]}, but the parameters are those of '
+        f'{", ".join(sorted(params))}.'
+      )
+    return {
+      name: jax.tree.map(lambda _, n=name: n if n in windows else '', values)
+      for name, values in params.items()
+    }
+
+  def within(start, end):
+    return lambda step: (step >= start * train_steps) & (step < end * train_steps)
+
+  parts = {
+    name: optax.conditionally_mask(tx, within(*window))
+    for name, window in windows.items()
+  }
+  return optax.partition(parts | {'': tx}, label)
 
 
 def _is_matrix(params):

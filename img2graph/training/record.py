@@ -1,10 +1,12 @@
 """What a run records beside its scores: code, versions and hardware."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import subprocess
 
 import jax
@@ -59,12 +61,13 @@ def hardware():
     'device_kind': device.device_kind,
     'devices': jax.device_count(),
     'processes': jax.process_count(),
-    'cpu_model': _cpu_model(),
+    'cpu_model': cpu_model(),
     'cores': parallel.num_cores(),
   }
 
 
-def _cpu_model():
+def cpu_model():
+  """The processor's name."""
   try:
     for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
       if line.startswith('model name'):
@@ -72,3 +75,26 @@ def _cpu_model():
   except OSError:
     pass
   return platform.processor() or platform.machine()
+
+
+def forget_peak_memory():
+  """Lets `peak_memory_mib` count from now on, where the system can."""
+  with contextlib.suppress(OSError):
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
+def peak_memory_mib():
+  """The most memory that was in use, in MiB: of the busiest device, or of this process.
+
+  A GPU's or TPU's is that since the process began; that of a process computing on
+  processor cores since `forget_peak_memory`. None where the system does not tell.
+  """
+  used = [device.memory_stats() or {} for device in jax.local_devices()]
+  used = [stats['peak_bytes_in_use'] for stats in used if 'peak_bytes_in_use' in stats]
+  if used:
+    return max(used) / 2**20
+  try:
+    status = pathlib.Path('/proc/self/status').read_text()
+  except OSError:
+    return None
+  return int(re.search(r'VmHWM:\s+(\d+) kB', status).group(1)) / 2**10

@@ -26,44 +26,23 @@ def _config():
 ENTRIES = [{'lr': 0.1, 'seed': 0}, {'lr': 0.1, 'seed': 1}, {'lr': 0.2, 'seed': 0}]
 
 
-def test_each_entry_is_run_once_and_recorded(tmp_path):
-  seen = []
-
-  def train(config, workdir):
-    seen.append((config.lr, config.seed, workdir))
-    return _results(config, 0.5)
-
-  output = tmp_path / 'results' / 'out.jsonl'
-  assert sweep.run(_config(), ENTRIES[:2], tmp_path, output, train=train) == 2
-  assert sweep.run(_config(), ENTRIES, tmp_path, output, train=train) == 1
-  assert [s[:2] for s in seen] == [(0.1, 0), (0.1, 1), (0.2, 0)]
-  assert len({s[2] for s in seen}) == 3
-  rows = [json.loads(line) for line in output.read_text().splitlines()]
-  assert [row['overrides'] for row in rows] == ENTRIES
-  changed = _config()
-  changed.method.capacity = 9
-  assert sweep.run(changed, ENTRIES[:1], tmp_path, output, train=train) == 1
+def test_each_entry_is_a_cell_with_its_overrides():
+  found = sweep.cells_of(_config(), ENTRIES)
+  assert [cell.name for cell in found] == [
+    'lr=0.1,seed=0',
+    'lr=0.1,seed=1',
+    'lr=0.2,seed=0',
+  ]
+  assert [(c.config.lr, c.config.seed) for c in found] == [(0.1, 0), (0.1, 1), (0.2, 0)]
+  assert [cell.label for cell in found] == [{'overrides': o} for o in ENTRIES]
 
 
-def test_an_interrupted_entry_is_not_recorded_and_ends_the_sweep(tmp_path):
-  output = tmp_path / 'out.jsonl'
-
-  def train(config, workdir):
-    return {'interrupted': 15, 'step': 3}
-
-  assert sweep.run(_config(), ENTRIES, tmp_path, output, train=train) == 0
-  assert not output.exists()
-
-
-def test_the_table_has_a_row_for_each_setting(tmp_path):
-  output = tmp_path / 'out.jsonl'
-  values = iter([0.8, 0.9, 0.4])
-
-  def train(config, workdir):
-    return _results(config, next(values))
-
-  sweep.run(_config(), ENTRIES, tmp_path, output, train=train)
-  rows = [json.loads(line) for line in output.read_text().splitlines()]
+def test_the_table_has_a_row_for_each_setting():
+  values = (0.8, 0.9, 0.4)
+  rows = [
+    cell.label | _results(cell.config, f1)
+    for cell, f1 in zip(sweep.cells_of(_config(), ENTRIES), values, strict=True)
+  ]
   lines = sweep.table(rows).splitlines()
   assert len(lines) == 4
   assert lines[2].startswith('| lr=0.1 | 8 | 2 | 85.00 (min 80.00) |')

@@ -1,6 +1,7 @@
 """Tests of img2graph/losses/supervised.py."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,14 @@ def _links():
   return nodes[:, i], nodes[:, j], np.stack([prob, prob])
 
 
-proposal_loss = jax.jit(functools.partial(supervised.proposal_loss, radius=RADIUS))
+@jax.jit
+def proposal_loss(logits, positions, truth):
+  chosen = supervised.assign(logits, positions, truth, radius=RADIUS)
+  return supervised.proposal_loss(
+    logits, positions, truth, chosen=chosen, radius=RADIUS
+  )
+
+
 link_loss = jax.jit(functools.partial(supervised.link_loss, radius=RADIUS))
 
 
@@ -148,7 +156,7 @@ def _rank(distance, logits):
 
 
 def _all(logits, positions, start, end, prob, truth):
-  exists, away = supervised.proposal_loss(logits, positions, truth, radius=RADIUS)
+  exists, away = proposal_loss(logits, positions, truth)
   return exists, away, supervised.link_loss(start, end, prob, truth, radius=RADIUS)
 
 
@@ -200,3 +208,96 @@ def test_fewer_proposals_than_nodes_are_refused():
   with pytest.raises(ValueError, match='5 proposals cannot stand for 6 nodes'):
     logits, positions = np.zeros((2, 5), np.float32), np.zeros((2, 5, 2), np.float32)
     supervised.assign(logits, positions, _truth(), radius=RADIUS)
+
+
+def _scattered(seed, count, others):
+  """Three random graphs of at most `count` nodes, and as many sets of other nodes."""
+  rng = np.random.default_rng(seed)
+  nodes = rng.uniform(-1, 1, (3, count, 2)).astype(np.float32)
+  present = rng.random((3, count)) < np.array([[0.4], [0.8], [1.1]])
+  nodes[~present] = np.nan  # Wherever absent nodes may lie.
+  edges = np.triu(rng.random((3, count, count)) < 0.5, 1)
+  edges = edges & present[:, None] & present[..., None]
+  edges = (edges | edges.swapaxes(1, 2)).astype(np.float32)
+  truth = graphs.Graph(nodes, present.astype(np.float32), edges)
+  return truth, rng.uniform(-1, 1, (3, others, 2)).astype(np.float32)
+
+
+def _cheapest(cost):
+  """Of `[n, m]`, the cheapest choice of columns for the rows, by brute force."""
+  rows, columns = cost.shape
+  if rows > columns:
+    best = _cheapest(cost.T)
+    return np.array([best.tolist().index(r) if r in best else -1 for r in range(rows)])
+  ways = itertools.permutations(range(columns), rows)
+  return np.array(min(ways, key=lambda way: cost[np.arange(rows), list(way)].sum()))
+
+
+@pytest.mark.parametrize('count, others', [(4, 4), (3, 6), (6, 4)])
+def test_found_nodes_are_matched_as_brute_force_does(count, others):
+  truth, positions = _scattered(count, count, others)
+  actual = np.asarray(jax.jit(supervised.match)(positions, truth))
+  assert actual.shape == (3, others)
+  for b in range(3):
+    (present,) = np.nonzero(truth.node_prob[b])
+    apart = np.linalg.norm(positions[b][:, None] - truth.nodes[b, present], axis=-1)
+    expected = np.full(others, -1)
+    for node, found in zip(present, _cheapest(apart.T), strict=True):
+      if found >= 0:
+        expected[found] = node
+    assert actual[b].tolist() == expected.tolist()
+
+
+def test_proposals_are_assigned_as_brute_force_does():
+  truth, positions = _scattered(7, 4, 7)
+  logits = np.random.default_rng(2).normal(size=(3, 7)).astype(np.float32)
+  choose = functools.partial(supervised.assign_hungarian, distance_weight=0.7)
+  actual = np.asarray(jax.jit(choose)(logits, positions, truth))
+  for b in range(3):
+    (present,) = np.nonzero(truth.node_prob[b])
+    apart = np.abs(truth.nodes[b, present][:, None] - positions[b]).sum(-1)
+    cost = 0.7 * apart - 1 / (1 + np.exp(-logits[b]))
+    assert actual[b, present].tolist() == _cheapest(cost).tolist()
+  with pytest.raises(ValueError, match='3 proposals cannot stand for 4 nodes'):
+    choose(logits[:, :3], positions[:, :3], truth)
+
+
+def test_the_heat_map_has_a_gaussian_at_each_node():
+  truth, _ = _scattered(3, 4, 1)
+  actual = supervised.heatmap(truth, height=6, width=8, sigma=1.5)
+  assert actual.shape == (3, 6, 8)
+  for b, row, column in itertools.product(range(3), range(6), range(8)):
+    place = np.array([2 * (column + 0.5) / 8 - 1, 2 * (row + 0.5) / 6 - 1])
+    nodes = truth.nodes[b][truth.node_prob[b] > 0.5]
+    cells = np.linalg.norm(nodes - place, axis=-1) * 4  # 8 cells are 2 wide.
+    expected = np.exp(-(cells**2) / (2 * 1.5**2)).max(initial=0)
+    np.testing.assert_allclose(actual[b, row, column], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_attention_is_compared_by_its_sum():
+  truth, _ = _scattered(4, 4, 1)
+  rng = np.random.default_rng(5)
+  attention = rng.random((3, 6, 8, 4)).astype(np.float32)
+  wanted = np.asarray(supervised.heatmap(truth, height=6, width=8, sigma=1.0))
+  actual = supervised.heatmap_loss(attention, truth, sigma=1.0)
+  expected = np.mean((attention.sum(-1) - wanted) ** 2)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+  shuffled = attention[..., [2, 0, 3, 1]]
+  actual = supervised.heatmap_loss(shuffled, truth, sigma=1.0)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_the_adjacency_of_matched_nodes_is_compared_pair_by_pair():
+  truth, positions = _scattered(8, 4, 4)
+  truth.node_prob[0, 2] = 0
+  matched = np.asarray(supervised.match(positions, truth))
+  assert (matched < 0).any()  # Some found node is left over.
+  i, j = geometry.node_pairs(4)
+  prob = np.random.default_rng(6).uniform(0.1, 0.9, (3, 6)).astype(np.float32)
+  terms = []
+  for b, k in itertools.product(range(3), range(6)):
+    first, second = matched[b, i[k]], matched[b, j[k]]
+    joined = min(first, second) >= 0 and truth.edge_prob[b, first, second] > 0.5
+    terms.append(-np.log(prob[b, k] if joined else 1 - prob[b, k]))
+  actual = supervised.adjacency_loss(matched, prob, truth)
+  np.testing.assert_allclose(actual, np.mean(terms), rtol=1e-5)

@@ -4,13 +4,11 @@ import functools
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from configs import line_drawings
 from configs import simple_shapes
 from img2graph import data
-from img2graph import graph as graphs
 from img2graph import methods
 
 
@@ -200,46 +198,3 @@ def test_wrong_options_are_refused_in_one_sentence(changes, message):
   config = simple_shapes.get_config('smoke')
   with pytest.raises(ValueError, match=message):
     _build(config, **changes)
-
-
-SUPERVISED = dict(kind='supervised', node=1.0, position=10.0, edge=1.0, radius=0.1)
-
-
-def test_true_graphs_may_take_the_place_of_the_drawing():
-  config, _, variables, batch = _recipe('smoke')
-  labelled = _build(config, loss=SUPERVISED)
-  shapes = data.build('shapes', side=config.data.side, line_width=1.5)
-  truth = shapes.sample(jax.random.key(1), 8)['graph']
-  batch = batch | {'graph': truth}
-  tx = optax.adam(3e-3)
-
-  @jax.jit
-  def step(params, opt_state, batch):
-    def loss(params):
-      return labelled.loss(variables | {'params': params}, batch, jax.random.key(2), 0)
-
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, opt_state = tx.update(grads, opt_state)
-    return optax.apply_updates(params, updates), opt_state, (value, aux['metrics'])
-
-  params = variables['params']  # The encoder is that of the other recipe.
-  opt_state = tx.init(params)
-  params, opt_state, (first, terms) = step(params, opt_state, batch)
-  expected = terms['node_error'] + 10 * terms['position_error'] + terms['edge_error']
-  np.testing.assert_allclose(first, expected, rtol=1e-5)
-  for _ in range(50):
-    params, opt_state, (last, terms) = step(params, opt_state, batch)
-  assert last < 0.2 * first
-
-
-@pytest.mark.parametrize(
-  'variant, labels, message',
-  [('smoke', False, 'true graphs'), ('paper_smoke', True, 'kind proposals')],
-)
-def test_supervision_needs_labels_and_proposals(variant, labels, message):
-  config, _, variables, batch = _recipe(variant)
-  labelled = _build(config, loss=SUPERVISED)
-  if labels:
-    batch = batch | {'graph': graphs.empty(8, 4)}
-  with pytest.raises(ValueError, match=message):
-    jax.eval_shape(labelled.loss, variables, batch, jax.random.key(0), 0)

@@ -108,3 +108,37 @@ def test_wrong_options_are_named(options, words):
 def test_an_unknown_option_is_refused():
   with pytest.raises(TypeError, match='learning_rate'):
     optim.build(name='adam', lr=1e-3, train_steps=10, learning_rate=1)
+
+
+def test_windows_train_their_parameters_at_their_time_only():
+  options = dict(name='adam', lr=0.1, train_steps=10, schedule='constant', eps=0.0)
+  tx, _ = optim.build(**options, windows={'late': (0.5, 0.8), 'early': (0.0, 0.2)})
+  params = {name: {'w': jnp.zeros(2)} for name in ('early', 'late', 'other')}
+  grads = {name: {'w': jnp.array([2.0, -3.0])} for name in params}
+  state = tx.init(params)
+  seen = []
+  for _ in range(10):
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    seen.append({name: float(params[name]['w'][1]) for name in params})
+  # Each step of Adam is one of lr from its own first on, exactly 0 outside.
+  at = lambda name: np.array([s[name] for s in seen])  # noqa: E731
+  np.testing.assert_allclose(at('early'), [0.1] + [0.2] * 9, rtol=1e-5)
+  np.testing.assert_allclose(at('late'), [0] * 5 + [0.1, 0.2, 0.3, 0.3, 0.3], rtol=1e-5)
+  np.testing.assert_allclose(at('other'), 0.1 * np.arange(1, 11), rtol=1e-5)
+  assert len(set(at('late')[7:])) == 1
+
+
+@pytest.mark.parametrize(
+  'windows, message',
+  [
+    ({'a': (0.5, 0.5)}, 'optim.windows.a must be two ascending shares'),
+    ({'a': (-0.1, 0.5)}, 'optim.windows.a'),
+    ({'b': (0.0, 0.5)}, 'optim.windows names b, but the parameters are those of a'),
+  ],
+)
+def test_wrong_windows_are_refused(windows, message):
+  options = dict(name='adam', lr=0.1, train_steps=10, schedule='constant')
+  with pytest.raises(ValueError, match=message):
+    tx, _ = optim.build(**options, windows=windows)
+    tx.init({'a': jnp.zeros(2)})

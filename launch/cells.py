@@ -1,0 +1,222 @@
+"""Cells: runs of one setting and seed each, that many workers share.
+
+A cell is claimed by a lock on a file in the workdir, which all workers see, on one
+machine or on many. The operating system takes the lock back when a worker dies, however
+it dies, and another one goes on from the cell's last checkpoint. What a cell finds is
+one line of a file of JSON lines; a cell is done when a line holds its config.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import pathlib
+import time
+from typing import Any
+from typing import NamedTuple
+
+import ml_collections
+
+from img2graph import files
+from img2graph.training import errors
+from img2graph.training import record
+
+# Between looks at the cells of others, seconds.
+_PATIENCE = 2.0
+
+
+class Cell(NamedTuple):
+  """A run.
+
+  Attributes:
+    name: of its folder in the workdir.
+    config: ConfigDict, seed included.
+    label: `{name: value}`, put in front of what is found in its line.
+  """
+
+  name: str
+  config: Any
+  label: dict[str, Any]
+
+  @property
+  def hash(self):
+    """Of the config."""
+    return record.config_hash(plain(self.config))
+
+
+class Tally(NamedTuple):
+  """What one call did.
+
+  Attributes:
+    run: how many cells it finished.
+    claimed: names of cells that others are at.
+    failed: `{name: sentence}` of cells that could not be finished.
+    interrupted: number of the signal that ended the call, or None.
+  """
+
+  run: int
+  claimed: list[str]
+  failed: dict[str, str]
+  interrupted: int | None
+
+
+def plain(config):
+  """A ConfigDict as nested dicts of what JSON can hold."""
+  return json.loads(config.to_json())
+
+
+def slug(overrides):
+  """A folder name for a setting, for example 'data.side=64,seed=3'."""
+  text = ','.join(f'{key}={value}' for key, value in sorted(overrides.items()))
+  return ''.join(c if c.isalnum() or c in '.,=-_' else '_' for c in text) or 'base'
+
+
+def override(config, overrides):
+  """A copy of a config with other values.
+
+  Args:
+    config: ConfigDict.
+    overrides: `{'dotted.key': value}`; a dict as value takes the place of all that is
+      under its key.
+
+  Raises:
+    ValueError: the config has no such key.
+  """
+  config = config.copy_and_resolve_references()
+  for name, value in overrides.items():
+    *parents, key = name.split('.')
+    place = config
+    for parent in parents:
+      place = place.get(parent) if hasattr(place, 'get') else None
+    if not isinstance(place, ml_collections.ConfigDict) or key not in place:
+      raise ValueError(f'the config has no value {name!r}.')
+    with place.ignore_type():
+      place[key] = ml_collections.ConfigDict(value) if _is_dict(value) else value
+  return config
+
+
+def _is_dict(value):
+  return isinstance(value, dict | ml_collections.ConfigDict)
+
+
+@contextlib.contextmanager
+def claim(path):
+  """Holds the lock of a file; yields False if another worker does.
+
+  Args:
+    path: of the file, which is made and stays.
+
+  Raises:
+    errors.UserError: the file system has no locks.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, 'a') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      yield False
+      return
+    except OSError as error:
+      if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+        raise
+      raise errors.UserError(
+        f'the file system of {path.parent} has no locks, by which workers share runs; '
+        'choose another workdir.'
+      ) from error
+    yield True  # Closing the file gives the lock back.
+
+
+def read(path):
+  """The lines of a file that `append` wrote, as dicts; none if it is not there.
+
+  Raises:
+    errors.UserError: a line is no JSON.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  rows = []
+  for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      raise errors.UserError(
+        f'{path}, line {number} is damaged: it should be JSON; delete the line, and '
+        'its cell is run again.'
+      ) from None
+  return rows
+
+
+def append(path, row, lock):
+  """Adds a line to a file that others add to, whole or not at all.
+
+  Args:
+    path: of the JSON lines.
+    row: what JSON can hold.
+    lock: path of the lock that guards the file.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  while True:
+    with claim(lock) as held:
+      if held:
+        text = path.read_text() if path.exists() else ''
+        files.write_atomically(path, f'{text}{json.dumps(row)}\n'.encode())
+        return
+    time.sleep(0.05)
+
+
+def find(rows, cell):
+  """The first of rows that a cell's config led to, or None."""
+  return next((row for row in rows if row['config_hash'] == cell.hash), None)
+
+
+def run_missing(cells, workdir, output, *, train, others=(), wait=False, say=print):
+  """Runs the cells that no line tells of and no other worker is at.
+
+  A cell that was run for another file is not run again: its line is copied. A cell that
+  fails is left out, and the rest goes on.
+
+  Args:
+    cells: list of `Cell`.
+    workdir: folder of the runs, the same for all workers.
+    output: path of the JSON lines.
+    train: `(config, workdir) -> results`, as `loop.train`.
+    others: paths of further JSON lines, of other tables.
+    wait: whether to wait for the cells of others, and to take up those of the dead.
+    say: shows a sentence.
+
+  Returns:
+    A `Tally`.
+  """
+  workdir = pathlib.Path(workdir)
+  count, failed = 0, {}
+  while True:
+    claimed = []
+    for cell in cells:
+      if cell.name in failed or find(read(output), cell):
+        continue
+      with claim(workdir / 'claims' / f'{cell.name}.lock') as held:
+        if not held:
+          claimed.append(cell.name)
+          continue
+        if find(read(output), cell):  # Finished just now.
+          continue
+        known = [find(read(path), cell) for path in others]
+        results = next((row for row in known if row), None)
+        if results is None:
+          say(f'== {cell.name}')
+          try:
+            results = train(cell.config, str(workdir / cell.name))
+          except (errors.UserError, errors.NonFiniteError) as error:
+            say(f'{cell.name} failed: {error}')
+            failed[cell.name] = str(error)
+            continue
+          if 'interrupted' in results:
+            return Tally(count, claimed, failed, results['interrupted'])
+          count += 1
+        append(output, {**results, **cell.label}, workdir / 'claims' / 'output.lock')
+    if not (wait and claimed):
+      return Tally(count, claimed, failed, None)
+    time.sleep(_PATIENCE)

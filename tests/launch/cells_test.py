@@ -1,0 +1,174 @@
+"""Tests of launch/cells.py."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import ml_collections
+import pytest
+
+from img2graph.training import errors
+from launch import cells
+from tests.launch import worker
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(workdir, seeds, seconds):
+  command = [sys.executable, '-m', 'tests.launch.worker']
+  arguments = [str(workdir), str(seeds), str(seconds)]
+  return subprocess.Popen(
+    command + arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  )
+
+
+def _wait_for(condition, what):
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end, what
+    time.sleep(0.01)
+
+
+def test_workers_share_the_cells_and_take_up_those_of_the_dead(tmp_path):
+  first = _start(tmp_path, 1, 60)
+  count = tmp_path / 'seed_0' / 'count'
+  _wait_for(lambda: count.exists() or first.poll() is not None, 'it never began')
+  others = [_start(tmp_path, 6, 0.3) for _ in range(3)]
+  # All but the first cell are done, which waits for the one that is at it.
+  _wait_for(lambda: len(cells.read(tmp_path / 'out.jsonl')) == 5, 'five cells')
+  time.sleep(0.2)
+  assert all(process.poll() is None for process in others)
+  reached = int(count.read_text())
+  first.send_signal(signal.SIGKILL)
+  first.wait()
+  tallies = [json.loads(p.communicate(timeout=60)[0].splitlines()[-1]) for p in others]
+  rows = cells.read(tmp_path / 'out.jsonl')
+  assert sorted(row['config']['seed'] for row in rows) == list(range(6))
+  assert all(row['table'] == 'a' for row in rows)
+  assert sum(tally['run'] for tally in tallies) == 6
+  workers = {
+    seed: (tmp_path / f'seed_{seed}' / 'workers').read_text().split()
+    for seed in range(6)
+  }
+  # Once each; the first by one more, who went on counting.
+  assert [len(workers[seed]) for seed in range(6)] == [2, 1, 1, 1, 1, 1]
+  assert 0 < reached < 10 and int(count.read_text()) == 10
+
+
+def test_a_claim_holds_once_until_it_ends(tmp_path):
+  path = tmp_path / 'deep' / 'a.lock'
+  with cells.claim(path) as mine:
+    with cells.claim(path) as theirs:
+      assert mine and not theirs
+  with cells.claim(path) as again:
+    assert again
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+  def refuse(*args):
+    raise OSError(38, 'Function not implemented')
+
+  monkeypatch.setattr(cells.fcntl, 'flock', refuse)
+  with pytest.raises(errors.UserError, match='has no locks'):
+    with cells.claim(tmp_path / 'a.lock'):
+      pass
+
+
+def test_lines_added_at_the_same_time_are_all_there(tmp_path):
+  path = tmp_path / 'out.jsonl'
+
+  def add(first):
+    for i in range(first, first + 20):
+      cells.append(path, {'i': i}, tmp_path / 'lock')
+
+  threads = [threading.Thread(target=add, args=(20 * k,)) for k in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(row['i'] for row in cells.read(path)) == list(range(80))
+
+
+def test_a_damaged_line_is_named(tmp_path):
+  path = tmp_path / 'out.jsonl'
+  path.write_text('{"a": 1}\n{"a": \n')
+  with pytest.raises(errors.UserError, match='line 2 is damaged'):
+    cells.read(path)
+
+
+def _train(seen):
+  def train(config, workdir):
+    seen.append(config.seed)
+    return worker.train_slowly(0.0, config, workdir)
+
+  return train
+
+
+def test_what_is_recorded_is_not_run_again(tmp_path):
+  seen, output = [], tmp_path / 'out.jsonl'
+  run = lambda n, path: cells.run_missing(  # noqa: E731
+    worker.make_cells(n), tmp_path, path, train=_train(seen), others=[output]
+  )
+  assert run(2, output) == cells.Tally(2, [], {}, None)
+  assert run(3, output).run == 1
+  assert seen == [0, 1, 2]
+  # Another table takes the lines of this one.
+  assert run(3, tmp_path / 'other.jsonl').run == 0
+  assert len(cells.read(tmp_path / 'other.jsonl')) == 3
+  changed = [
+    cell._replace(config=cells.override(cell.config, {'lr': 0.2}))
+    for cell in worker.make_cells(1)
+  ]
+  cells.run_missing(changed, tmp_path, output, train=_train(seen))
+  assert seen == [0, 1, 2, 0]
+
+
+def test_a_cell_that_fails_leaves_the_others(tmp_path):
+  said = []
+
+  def train(config, workdir):
+    if config.seed == 1:
+      raise errors.NonFiniteError('the loss is not finite at step 3.')
+    return worker.train_slowly(0.0, config, workdir)
+
+  tally = cells.run_missing(
+    worker.make_cells(3), tmp_path, tmp_path / 'out', train=train, say=said.append
+  )
+  assert tally.run == 2 and list(tally.failed) == ['seed_1']
+  assert 'seed_1 failed: the loss is not finite at step 3.' in said
+
+
+def test_an_interrupted_cell_is_not_recorded_and_ends_the_call(tmp_path):
+  tally = cells.run_missing(
+    worker.make_cells(3),
+    tmp_path,
+    tmp_path / 'out',
+    train=lambda config, workdir: {'interrupted': 15, 'step': 3},
+  )
+  assert tally == cells.Tally(0, [], {}, 15)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_others_cells_are_left_to_them(tmp_path):
+  seen = []
+  with cells.claim(tmp_path / 'claims' / 'seed_1.lock'):
+    tally = cells.run_missing(
+      worker.make_cells(3), tmp_path, tmp_path / 'out', train=_train(seen)
+    )
+  assert seen == [0, 2] and tally.claimed == ['seed_1']
+
+
+def test_overrides_replace_values_and_whole_parts():
+  config = ml_collections.ConfigDict({'a': {'kind': 'x', 'size': 3}, 'b': None})
+  found = cells.override(config, {'a.size': 4, 'b': {'c': 1}})
+  assert found.to_dict() == {'a': {'kind': 'x', 'size': 4}, 'b': {'c': 1}}
+  found = cells.override(config, {'a': {'kind': 'y', 'width': 5}})
+  assert found.to_dict() == {'a': {'kind': 'y', 'width': 5}, 'b': None}
+  assert config.a.size == 3
+  for name in ('c', 'a.c', 'b.c', 'a.size.c'):
+    with pytest.raises(ValueError, match=f'no value .{name}'):
+      cells.override(config, {name: 1})

@@ -1,0 +1,136 @@
+"""Tests of img2graph/methods/supervised.py."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import image_graph_image
+from img2graph import data
+from img2graph import graph as graphs
+from img2graph import methods
+from img2graph.training import optim
+from img2graph.training import state as states
+from img2graph.training import step as steps
+
+STEPS = 60
+
+
+@functools.cache
+def _recipe(recipe):
+  """(config, method, variables, batch) of a smoke variant, with true graphs."""
+  config = image_graph_image.get_config(f'{recipe},smoke')
+  method = _build(config)
+  shapes = data.build('shapes', side=config.data.side, line_width=1.5)
+  batch = shapes.sample(jax.random.key(1), 8)
+  return config, method, jax.jit(method.init)(jax.random.key(0), batch), batch
+
+
+def _build(config, **changes):
+  options = config.method.to_dict() | changes
+  return methods.build(train_steps=STEPS, precision=config.precision, **options)
+
+
+def test_proposals_learn_from_true_graphs():
+  _, method, variables, batch = _recipe('supervised')
+  tx = optax.adam(3e-3)
+
+  @jax.jit
+  def step(params, opt_state):
+    def loss(params):
+      return method.loss(variables | {'params': params}, batch, jax.random.key(2), 0)
+
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, opt_state)
+    return optax.apply_updates(params, updates), opt_state, (value, aux['metrics'])
+
+  params = variables['params']
+  params, opt_state, (first, terms) = step(params, tx.init(params))
+  expected = terms['node_error'] + 10 * terms['position_error'] + terms['edge_error']
+  np.testing.assert_allclose(first, expected, rtol=1e-5)
+  for _ in range(50):
+    params, opt_state, (last, terms) = step(params, opt_state)
+  assert last < 0.2 * first
+
+
+def test_the_baseline_learns_nodes_at_first_and_then_edges_alone():
+  config, method, variables, batch = _recipe('baseline')
+  options = config.optim.to_dict()
+  tx, rate = optim.build(train_steps=STEPS, **options)
+  step = jax.jit(
+    functools.partial(steps.train_step, method=method, tx=tx, learning_rate=rate)
+  )
+  state = states.create(
+    jax.random.key(0), batch, method=method, tx=tx, variables=variables
+  )
+  switch = STEPS * 2 // 15
+  found = [state]
+  for _ in range(switch + 3):
+    state, metrics = step(state, batch, jax.random.key(3))
+    found.append(state)
+    learned = 'edge_error' if state.step > switch else 'node_error'
+    assert metrics['loss'] == metrics[learned] > 0
+
+  def moved(part, first, last):
+    a, b = ((s.params[part], s.collections['batch_stats'][part]) for s in (first, last))
+    same = [
+      np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    ]
+    return not all(same)
+
+  before, between, after = found[0], found[switch], found[-1]
+  assert moved('node_head', before, between)
+  assert not moved('edge_head', before, between)
+  # Neither parameters nor running statistics, bit by bit.
+  assert not moved('node_head', between, after)
+  assert moved('edge_head', between, after)
+
+
+@pytest.mark.parametrize('recipe', ['baseline', 'supervised'])
+def test_predicts_and_draws_graphs(recipe):
+  config, method, variables, batch = _recipe(recipe)
+  graph = jax.jit(method.predict)(variables, batch['image'])
+  assert graph.nodes.shape == (8, config.method.capacity, 2)
+  made = jax.jit(method.reconstruct)(variables, batch['image'])
+  np.testing.assert_allclose(made['graph'].nodes, graph.nodes, atol=1e-5)
+  assert made['drawing'].shape == batch['image'].shape
+  side = batch['image'].shape[1]
+  assert jax.eval_shape(method.ink, variables, batch['image']).shape == (8, side, side)
+
+
+@pytest.mark.parametrize(
+  'recipe, changes, labels, message',
+  [
+    ('supervised', {}, False, 'true graphs'),
+    ('baseline', {'kind': 'proposals', 'radius': 0.1}, True, 'nodes of kind proposals'),
+    ('supervised', {'kind': 'heatmap'}, True, 'nodes of kind attention'),
+  ],
+)
+def test_supervision_needs_labels_and_nodes_of_its_kind(
+  recipe, changes, labels, message
+):
+  config, method, variables, batch = _recipe(recipe)
+  if changes:
+    other = 'supervised' if recipe == 'baseline' else 'baseline'
+    loss = _recipe(other)[0].method.loss.to_dict()
+    method = _build(config, loss=loss)
+  batch = {'image': batch['image']} | ({'graph': graphs.empty(8, 4)} if labels else {})
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(method.loss, variables, batch, jax.random.key(0), 0)
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'matching': 'best'}, 'method.loss.matching must be'),
+    ({'distance_weight': None}, 'goes with matching'),
+    ({'colour': 3}, 'method.loss'),
+    ({'kind': 'guess'}, 'method.loss.kind'),
+  ],
+)
+def test_wrong_options_are_refused_in_one_sentence(changes, message):
+  config = _recipe('supervised')[0]
+  with pytest.raises(ValueError, match=message):
+    _build(config, loss=config.method.loss.to_dict() | changes)
