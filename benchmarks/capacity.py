@@ -36,7 +36,7 @@ def processor_ms(function, *arguments, rounds):
   return 1e3 * min(times)
 
 
-def measure(config, num_nodes, most_pairs, *, rounds):
+def measure(config, batch, num_nodes, most_pairs, *, rounds):
   """A row of times for a capacity; `most_pairs` None for all pairs."""
   options = config.method.to_dict()
   options |= dict(capacity=num_nodes, predict_capacity=num_nodes, most_pairs=most_pairs)
@@ -47,11 +47,8 @@ def measure(config, num_nodes, most_pairs, *, rounds):
   method = methods.build(
     **options, train_steps=config.train_steps, precision=config.precision
   )
-  generator = data.build(**config.data.to_dict())
-  key = jax.random.key(0)
-  batch = jax.jit(generator.sample, static_argnums=1)(key, _BATCH)
-  images = batch['image']
-  variables = method.init(key, batch)
+  key, images = jax.random.key(0), batch['image']
+  variables = jax.jit(method.init)(key, batch)
 
   def predict(variables, images):
     return method.predict(variables, images), method.ink(variables, images)
@@ -99,10 +96,12 @@ def main(argv=None):
     print('--nodes must be 2 or more each, and --rounds 1 or more.', file=sys.stderr)
     return 2
   config = line_drawings.get_config(options.variant)
+  generator = data.build(**config.data.to_dict())
+  batch = jax.jit(generator.sample, static_argnums=1)(jax.random.key(0), _BATCH)
   rows = []
   for num_nodes in options.nodes:
     for most_pairs in (config.method.most_pairs, None):
-      row = measure(config, num_nodes, most_pairs, rounds=options.rounds)
+      row = measure(config, batch, num_nodes, most_pairs, rounds=options.rounds)
       rows.append({'pruned': most_pairs is not None} | row)
       print(rows[-1], flush=True)
   text = table(rows)

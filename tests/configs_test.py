@@ -19,6 +19,7 @@ from img2graph import weights
 from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import optim
+from launch import tables
 from tests.training import toy
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -73,7 +74,13 @@ def sweeps(module):
   return re.findall(r"'(\w+)'", str(refused.value))
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if hasattr(MODULES[n], 'sweep')])
+def with_sweeps(tables):
+  """The configs whose sweeps are those of tables, or all others that have any."""
+  found = [name for name in NAMES if hasattr(MODULES[name], 'sweep')]
+  return [name for name in found if hasattr(MODULES[name], 'TABLES') == tables]
+
+
+@pytest.mark.parametrize('name', with_sweeps(tables=False))
 def test_every_entry_of_every_sweep_loads_and_builds(name):
   module = MODULES[name]
   names = sweeps(module)
@@ -86,6 +93,19 @@ def test_every_entry_of_every_sweep_loads_and_builds(name):
       config = module.get_config()
       config.update_from_flattened_dict(entry)  # Refuses names that are not there.
       check(config)
+
+
+@pytest.mark.parametrize('name', with_sweeps(tables=True))
+def test_every_row_of_every_table_builds(name):
+  module = MODULES[name]
+  for table in module.TABLES:
+    for scale in module.SCALES:
+      for cell in tables.cells_of(module, table, scale=scale, seeds=1):
+        check(cell.config)
+        assert len(cell.label['rows']) >= 1
+        for row in cell.label['rows']:
+          part = row['part'].removeprefix('capacity_')
+          assert not part or int(part) in cell.config.eval.capacities
 
 
 def run(config, workdir):

@@ -1,0 +1,203 @@
+"""Tests of launch/tables.py."""
+
+import json
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from img2graph.training import loop
+from img2graph.training import parallel
+from img2graph.training import record
+from launch import cells
+from launch import tables
+
+
+def _scores(f1):
+  micro = {'precision': f1 / 2, 'recall': f1 / 4, 'f1': f1}
+  at = {'edge_lenient': {'micro': micro}, 'exact': f1 / 5}
+  return {'at': {t: at for t in ('0.03', '0.05', '0.08')}}
+
+
+def _results(config, f1, seconds=90.0):
+  plain = cells.plain(config)
+  return {
+    'config': plain,
+    'config_hash': record.config_hash(plain),
+    'seed': plain['seed'],
+    'scores': _scores(f1) | {'capacity_4': _scores(f1 / 10)},
+    'images_seen': plain['train_steps'] * plain['batch_size'],
+    'wall_clock': {'total_seconds': seconds},
+    'hardware': {'platform': 'cpu', 'cpu_model': 'abacus', 'device_kind': 'cpu'},
+    'code': {'commit': '0123456789abcdef', 'dirty': False},
+  }
+
+
+def _config(variant):
+  recipe, scale = variant.split(',')
+  side = {'paper': 128, 'cpu': 48}[scale]
+  return ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'train_steps': 10 if recipe == 'ours' else 20,
+      'batch_size': 4,
+      'data': {'side': side},
+      'method': {'capacity': 8},
+    }
+  )
+
+
+def _sweep(name):
+  base = {'overrides': {}, 'published': {}, 'part': ''}
+  if name == '1':
+    yield base | {
+      'recipe': 'paper',
+      'row': {'method': 'theirs'},
+      'published': {'precision': (57.7, 2.7), 'f1': (67.9, 5.4)},
+    }
+    yield base | {'recipe': 'ours', 'row': {'method': 'mine'}}
+    # The same runs, other scores of them.
+    yield base | {'recipe': 'ours', 'row': {'method': 'small'}, 'part': 'capacity_4'}
+  else:
+    yield base | {'recipe': 'ours', 'row': {'capacity': '8'}}
+    yield base | {
+      'recipe': 'ours',
+      'row': {'capacity': '9'},
+      'overrides': {'method.capacity': 9},
+    }
+
+
+MODULE = types.SimpleNamespace(
+  RECIPES=('paper', 'ours'),
+  SCALES=('paper', 'cpu'),
+  TABLES={'1': 'First', '2': 'Second'},
+  get_config=_config,
+  sweep=_sweep,
+)
+
+
+def _cells(table, **options):
+  return tables.cells_of(MODULE, table, **{'scale': 'cpu', 'seeds': 2, **options})
+
+
+def _lines(found, f1s):
+  return [
+    json.loads(json.dumps({**_results(cell.config, f1), **cell.label}))
+    for cell, f1 in zip(found, f1s, strict=True)
+  ]
+
+
+def test_cells_are_rows_by_seeds_and_rows_of_one_config_share_them():
+  found = _cells('1')
+  assert [(c.label['recipe'], c.config.seed) for c in found] == [
+    ('paper', 0),
+    ('ours', 0),
+    ('paper', 1),
+    ('ours', 1),
+  ]
+  rows = [[row['row']['method'] for row in c.label['rows']] for c in found]
+  assert rows == 2 * [['theirs'], ['mine', 'small']]
+  assert len({cell.name for cell in found}) == 4
+  # A run that two tables want has one name, by which it is claimed.
+  assert _cells('2')[0].name == found[1].name
+  assert len(_cells('1', recipes=['ours'])) == 2
+  assert not {c.name for c in found} & {c.name for c in _cells('1', scale='paper')}
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'table': '9'}, 'the tables are 1, 2 and all'),
+    ({'scale': 'huge'}, 'scale must be one of paper, cpu'),
+    ({'recipes': ['ours', 'pie']}, "recipes must be of paper, ours; got 'pie'"),
+    ({'seeds': 0}, 'seeds must be at least 1'),
+  ],
+)
+def test_what_there_is_not_is_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    _cells(**{'table': '1'} | changes)
+
+
+def test_rows_are_means_and_deviations_over_seeds():
+  rows = tables.summarize(_lines(_cells('1'), [0.5, 0.9, 0.7, 1.0]))
+  assert [row['row']['method'] for row in rows] == ['theirs', 'mine', 'small']
+  np.testing.assert_allclose(rows[0]['scores']['f1@0.03'], (60, 100 * 0.2 / 2**0.5))
+  np.testing.assert_allclose(rows[1]['scores']['precision@0.05'][0], 47.5)
+  np.testing.assert_allclose(rows[2]['scores']['f1@0.08'][0], 9.5)
+  assert [row['n'] for row in rows] == [2, 2, 2]
+  (single, *_) = tables.summarize(_lines(_cells('1', seeds=1), [0.5, 0.9]))
+  assert single['scores']['f1@0.05'] == (50.0, 0.0)
+
+
+def test_the_page_has_the_papers_numbers_beside_ours_and_tells_scales_apart():
+  lines = _lines(_cells('1'), [0.5, 0.9, 0.7, 1.0])
+  lines += _lines(_cells('1', scale='paper', seeds=1), [0.1, 0.2])
+  page = tables.markdown('First', lines)
+  small, large = page.split('## Scale: paper')
+  assert '## Scale: cpu' in small and 'Images of 48 pixels' in small
+  assert 'Images of 128 pixels' in large and 'abacus' in large
+  theirs = next(line for line in small.splitlines() if line.startswith('| paper'))
+  assert theirs == (
+    '| paper | theirs | 57.7 ± 2.7 | 67.9 ± 5.4 | 30.0 ± 7.1 | 15.0 ± 3.5 '
+    '| 60.0 ± 14.1 | 60.0 ± 14.1 | 60.0 ± 14.1 | 12.0 ± 2.8 | 2 |'
+  )
+  mine = next(line for line in small.splitlines() if '| mine |' in line)
+  assert mine.startswith('| ours | mine |  |  | 47.5')
+  assert '| 10.0 ± 0.0 | 1' not in small and '| ours | mine |' in large
+
+
+def test_time_is_estimated_from_the_same_row_or_else_the_same_recipe():
+  first = _cells('1', seeds=1)
+  lines = _lines(first, [0.5, 0.9])  # 90 s for 80 and 40 images.
+  assert tables.estimate(first[0], lines) == pytest.approx(90)
+  other = _cells('2', seeds=1)[1]
+  assert tables.estimate(other, lines) == pytest.approx(90)
+  assert tables.estimate(_cells('1', scale='paper')[0], lines) is None
+  said = []
+  tables.list_cells([*_cells('1', seeds=1), other], lines, say=said.append)
+  assert said[0].endswith('theirs  done') and said[2].endswith('to do, 1.5 min')
+  assert said[3].startswith('3 cells; 0.0 h to do')
+
+
+def test_the_command_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, capsys):
+  seen = []
+
+  def train(config, workdir):
+    seen.append(workdir)
+    if len(seen) == 3:
+      return {'interrupted': 15, 'step': 1}
+    return _results(config, 0.5)
+
+  monkeypatch.setattr(tables, 'load', lambda paper: MODULE)
+  monkeypatch.setattr(loop, 'train', train)
+  monkeypatch.setattr(parallel, 'use_cores', lambda *args: None)
+  monkeypatch.setattr(tables, '_keep_compiled', lambda workdir: None)
+
+  def run(*arguments):
+    folders = [f'--workdir={tmp_path / "runs"}', f'--output={tmp_path / "results"}']
+    flags.FLAGS(['tables', '--paper=toy', *folders, *arguments])
+    return tables.run(['tables'])
+
+  assert run('--table=1', '--seeds=2', '--dry_run') == 0
+  assert '4 cells; 0.0 h to do on one such machine, and 4' in capsys.readouterr().out
+  assert run('--table=1', '--seeds=2', '--nodry_run') == 128 + 15
+  assert len(seen) == 3
+  assert run('--table=all', '--seeds=2') == 0
+  # Two cells of table 1, and of table 2 the one setting that table 1 does not have.
+  assert len(seen) == 3 + 2 + 2 and seen[2] == seen[3]
+  folder = tmp_path / 'results' / 'toy'
+  assert len(cells.read(folder / 'table_1.jsonl')) == 4
+  assert '| 50.0 ± 0.0 |' in (folder / 'table_2.md').read_text()
+  picture = Image.open(folder / 'table_1_cpu.png')
+  assert picture.width > 400 and np.asarray(picture).std() > 10
+
+
+@pytest.mark.parametrize(
+  'paper, message', [('origami', 'no configs/origami'), ('simple_shapes', 'no tables')]
+)
+def test_a_paper_without_tables_is_refused(paper, message):
+  with pytest.raises(ValueError, match=message):
+    tables.load(paper)
