@@ -4,7 +4,8 @@ Predictions are canonical graphs (`img2graph.graph.canonicalize`) without contra
 unless asked for, as published scores want them, and true graphs are taken as they are.
 What is scored is defined on top of `img2graph.metrics.triplets`. Which images are
 evaluated, and what is predicted for each, depends neither on the batch size nor on
-the number of devices or processes: every process does all the scoring.
+the number of devices or processes. With a sharding over several processes each predicts
+its part of every batch, and all of them read all images and get and score all graphs.
 
 Outside the program predictions are filed as `{index: {'nodes': [[x, y], ...], 'edges':
 [[i, j], ...]}}` with the image's number in its archive and (x, y) in [0, 1] of the

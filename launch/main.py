@@ -13,8 +13,8 @@ alone makes a device of each core as far as the batch size can be divided by the
 number; JAX_NUM_CPU_DEVICES chooses another number.
 
 Exit status: 0 done, or stopped by SIGTERM and saved; 2 a mistake in what was asked
-for; 3 the loss was not finite; 4 something could not be saved; 130 stopped by Ctrl-C
-and saved.
+for; 3 the loss was not finite; 4 something could not be saved; 5 another process of the
+run is gone; 130 stopped by Ctrl-C and saved.
 """
 
 import re
@@ -28,7 +28,7 @@ from ml_collections import config_flags
 
 MODES = ('train_and_evaluate', 'train', 'evaluate')
 
-_DONE, _MISTAKE, _NOT_FINITE, _NOT_SAVED = 0, 2, 3, 4
+_DONE, _BUG, _MISTAKE, _NOT_FINITE, _NOT_SAVED = 0, 1, 2, 3, 4
 
 
 class FlagError(ValueError):
@@ -139,6 +139,12 @@ def run(argv):
   from img2graph.training import parallel
 
   sys.unraisablehook = _unraisablehook
+  statuses = {
+    errors.UserError: _MISTAKE,
+    errors.NonFiniteError: _NOT_FINITE,
+    errors.SaveError: _NOT_SAVED,
+    errors.PeerError: parallel.PEER_GONE,
+  }
   try:
     with errors.user_errors():
       if values.num_processes is None and not values.distributed:
@@ -154,13 +160,18 @@ def run(argv):
     else:
       with_scores = values.mode == 'train_and_evaluate'
       results = loop.train(values.config, values.workdir, evaluate=with_scores)
-  except (errors.UserError, errors.NonFiniteError, errors.SaveError) as error:
+  except tuple(statuses) as error:
     if values.traceback:
       traceback.print_exc()
     print(error, file=sys.stderr)
-    if isinstance(error, errors.UserError):
-      return _MISTAKE
-    return _NOT_FINITE if isinstance(error, errors.NonFiniteError) else _NOT_SAVED
+    status = next(s for kind, s in statuses.items() if isinstance(error, kind))
+    parallel.leave(status)
+    return status
+  except BaseException:
+    if parallel.joined():
+      traceback.print_exc()
+      parallel.leave(_BUG)
+    raise
   if results.get('interrupted') == signal.SIGINT:
     return 130
   return _DONE

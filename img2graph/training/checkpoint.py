@@ -119,6 +119,14 @@ class Checkpoints:
         self._manager.close()
       self._manager = None
 
+  def abandon(self):
+    """Leaves what is being written to its fate: a `close` afterwards does nothing.
+
+    Closing waits for all processes to come to the same place, which is for ever when
+    one of them is gone or failed alone.
+    """
+    self._manager = None
+
   def last_good(self):
     """Names the newest checkpoint, as the end of a sentence."""
     steps = self.steps()
@@ -231,6 +239,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # Storage libraries raise whatever they like.
+      if errors.peer_gone(error):
+        raise
       reason = errors.one_sentence(error)
       if errors.no_room(error):
         reason = 'there is no room left on the disk'

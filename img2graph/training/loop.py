@@ -82,6 +82,7 @@ def train(config, workdir, *, evaluate=True, console=None):
     errors.UserError: the config, the data or the workdir do not do.
     errors.SaveError: something could not be written.
     errors.NonFiniteError: the loss or its gradient was not finite.
+    errors.PeerError: another process of the run is gone.
   """
   began = time.perf_counter()
   record.forget_peak_memory()
@@ -92,6 +93,10 @@ def train(config, workdir, *, evaluate=True, console=None):
     _claim(plan)
     try:
       return _Run(plan, console, stop, began).go(evaluate)
+    except BaseException:
+      if jax.process_count() > 1:
+        plan.checkpoints.abandon()
+      raise
     finally:
       console.end_line()
       plan.checkpoints.close()
@@ -111,6 +116,7 @@ def evaluate(config, workdir, *, console=None):
   Raises:
     errors.UserError: as `train`; or there is no checkpoint.
     errors.SaveError: something could not be written.
+    errors.PeerError: another process of the run is gone.
   """
   began = time.perf_counter()
   console = console or logging.Console(active=parallel.is_first())
@@ -443,7 +449,10 @@ class _Exam:
 
   def scores(self, state, *, final=False):
     """Scores by name; those at other capacities only at the end."""
-    variables = jax.device_get(state.eval_variables)
+    # On the devices of all processes, each of which predicts its part of a batch; what
+    # is found is gathered, and all come to the same scores.
+    variables = state.eval_variables
+    sharding = parallel.sharded(parallel.make_mesh())
     scores = {}
     for name, method in self._methods.items():
       if name and not final:
@@ -456,12 +465,12 @@ class _Exam:
         batch_size=self._options['batch_size'],
         seed=self._options['seed'],
         thresholds=tuple(self._options['thresholds']),
-        sharding=parallel.local_sharded(),
+        sharding=sharding,
       )
       scores |= {name: found} if name else found
     # Without true graphs there are no figures at thresholds.
     if 'at' not in scores:
-      scores['loss'] = self._loss(variables)
+      scores['loss'] = self._loss(jax.device_get(variables))
     return scores
 
   def _loss(self, variables):
@@ -624,7 +633,7 @@ class _Run:
 
   def _evaluate(self, state, step):
     """Scores on the way; None if they were there already or were cut short."""
-    if self._metrics.has(step, 'eval/'):
+    if parallel.first_says(self._metrics.has(step, 'eval/')):
       return None
     self._check_finite(state)
     final = step == self._config['train_steps']
@@ -763,9 +772,17 @@ def _finish(plan, state, scores, clock, console):
 
 @contextlib.contextmanager
 def _saving(plan):
-  """Turns a full disk into a `SaveError` that names the last good checkpoint."""
+  """Names the last good checkpoint when the disk is full or a process is gone."""
   try:
     yield
+  except (ValueError, RuntimeError) as error:
+    if not errors.peer_gone(error):
+      raise
+    raise errors.PeerError(
+      'another process of this run is gone or cannot be reached '
+      f'({errors.one_sentence(error)}); {plan.checkpoints.last_good()}; the same '
+      'command in all processes goes on.'
+    ) from error
   except OSError as error:
     if not errors.no_room(error):
       raise

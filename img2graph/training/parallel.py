@@ -2,20 +2,33 @@
 
 The state is replicated, the batch is sharded over its leading axis, and the step is
 one jitted program for all devices of all processes.
+
+Processes are joined by jax's own runtime, and a run needs all of them: when one is
+gone, the others cannot go on, and stop. Most often a collective fails at once (see
+`errors.peer_gone`); where it waits instead, jax's heartbeats find out in 100 s.
 """
 
+import ctypes
 import os
+import signal
+import sys
+import time
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType
-from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
+# Exit status of a process that stops because another one of the run is gone.
+PEER_GONE = 5
+
 # With fewer images, a core spends its time on what every device does once.
 _FEWEST_PER_CORE = 8
+# Process 0 leaves last after an error: jax aborts whoever is left without it, in the
+# middle of saying why.
+_FIRST_STAYS_SECONDS = 3.0
 
 
 def num_cores():
@@ -79,6 +92,7 @@ def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=
       f'process_id must be at least 0 and less than num_processes ({num_processes}); '
       f'got {process_id}.'
     )
+  _explain_aborts()
   # Only the CPU asks; GPUs and TPUs have collectives of their own.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   try:
@@ -89,6 +103,50 @@ def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=
     raise ValueError(
       'no cluster was detected; name coordinator, num_processes and process_id.'
     ) from error
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(signum):
+  del signum
+  sentence = (
+    'Another process of this run is gone, or never came; the same command in all '
+    'processes goes on from the last checkpoint.\n'
+  )
+  os.write(2, sentence.encode())
+  os._exit(PEER_GONE)
+
+
+def _explain_aborts():
+  """Gives jax's runtime, which aborts processes whose peers are gone, a last word.
+
+  It does so in a thread of its own, where Python's signal handlers never run.
+  """
+  libc = ctypes.CDLL(None)
+  libc.signal.restype = ctypes.c_void_p
+  libc.signal(signal.SIGABRT, _aborted)
+
+
+def joined():
+  """Whether `initialize` joined this process to others."""
+  return jax.distributed.is_initialized()
+
+
+def leave(status):
+  """Ends this process at once if it was joined to others; otherwise does nothing.
+
+  For the way out after an error: an orderly one waits for the other processes, and they
+  may be waiting for this one, or be gone.
+
+  Args:
+    status: the exit status.
+  """
+  if not joined():
+    return
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if is_first():
+    time.sleep(_FIRST_STAYS_SECONDS)
+  os._exit(status)
 
 
 def make_mesh():
@@ -105,12 +163,6 @@ def replicated(mesh):
 def sharded(mesh):
   """The sharding of a batch: its leading axis is split over all devices."""
   return NamedSharding(mesh, PartitionSpec('data'))
-
-
-def local_sharded():
-  """As `sharded`, over the devices of this process alone."""
-  devices = np.array(jax.local_devices())
-  return NamedSharding(Mesh(devices, ('data',)), PartitionSpec('data'))
 
 
 def check_batch_size(batch_size):
@@ -149,6 +201,17 @@ def all_equal(value):
   if jax.process_count() == 1:
     return True
   return len(np.unique(multihost_utils.process_allgather(np.asarray(value)))) == 1
+
+
+def first_says(answer):
+  """The first process's answer to a question of yes or no, in all processes.
+
+  For what decides whether a collective follows: their views of a shared folder may
+  differ for a moment.
+  """
+  if jax.process_count() == 1:
+    return answer
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
 
 
 def gather_bytes(data):

@@ -30,8 +30,7 @@ def test_a_global_batch_is_split_over_devices_in_order():
 def test_shardings_replicate_and_split():
   mesh = parallel.make_mesh()
   assert parallel.replicated(mesh).is_fully_replicated
-  for sharding in (parallel.sharded(mesh), parallel.local_sharded()):
-    assert sharding.shard_shape((8, 3)) == (2, 3)
+  assert parallel.sharded(mesh).shard_shape((8, 3)) == (2, 3)
 
 
 @pytest.mark.parametrize('batch_size', [0, -4, 6])

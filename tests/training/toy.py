@@ -78,11 +78,12 @@ def build_method(*, train_steps, precision, capacity, width, nan_at=-1):
   def predict(variables, images):
     count = images.shape[0]
     mean = variables['params']['decoder']['bias'].mean()
-    angle = jnp.arange(capacity) + mean
+    # A graph of its own for every image.
+    angle = jnp.arange(capacity)[None] + mean + images.mean((1, 2, 3))[:, None]
     nodes = 0.5 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
     edges = 1 - jnp.eye(capacity)
     return graph.Graph(
-      jnp.broadcast_to(nodes[None], (count, capacity, 2)),
+      nodes,
       jnp.ones((count, capacity)),
       jnp.broadcast_to(edges[None], (count, capacity, capacity)),
     )
