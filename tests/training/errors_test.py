@@ -1,5 +1,6 @@
 import errno
 
+import jax
 import pytest
 
 from img2graph.training import errors
@@ -31,3 +32,26 @@ def test_a_full_disk_is_known_by_number_and_by_words():
   assert errors.no_room(OSError(errno.EFBIG, 'whatever'))
   assert errors.no_room(ValueError('Failed to write: No space left on device [28]'))
   assert not errors.no_room(OSError(errno.EACCES, 'Permission denied'))
+
+
+GONE = [
+  ValueError('UNKNOWN: Gloo AllGather failed: Connection closed by peer'),
+  RuntimeError('INTERNAL: NCCL operation ncclAllReduce failed'),
+  RuntimeError('DEADLINE_EXCEEDED: Barrier timed out'),
+]
+NOT_GONE = [
+  ValueError('width must be positive'),
+  RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes'),
+  errors.UserError('ABORTED: is no file of images.'),
+  KeyError('Gloo '),
+]
+
+
+def test_a_process_that_is_gone_is_known_by_words_and_nobodys_mistake(monkeypatch):
+  # Alone, a run can lose nobody.
+  assert not any(map(errors.peer_gone, GONE + NOT_GONE))
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  assert all(map(errors.peer_gone, GONE)) and not any(map(errors.peer_gone, NOT_GONE))
+  with pytest.raises(ValueError) as caught, errors.user_errors():
+    raise GONE[0]
+  assert caught.value is GONE[0]

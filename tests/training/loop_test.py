@@ -20,6 +20,7 @@ from PIL import Image
 from img2graph import files
 from img2graph import plotting
 from img2graph import weights
+from img2graph.data import archives
 from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
@@ -214,7 +215,13 @@ def test_one_device_learns_what_four_do(tmp_path, variant, monkeypatch):
 
 # Slow enough to be stopped in the middle.
 SLOW = dict(train_steps=100, log_every=10, checkpoint_every=10, data__delay=0.02)
-SLOW_FLAGS = [f'--config.{n.replace("__", ".")}={v}' for n, v in SLOW.items()]
+
+
+def as_flags(changes):
+  return [f'--config.{n.replace("__", ".")}={v}' for n, v in changes.items()]
+
+
+SLOW_FLAGS = as_flags(SLOW)
 
 
 def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
@@ -235,31 +242,48 @@ def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
   assert rows(tmp_path / 'whole') == rows(tmp_path / 'parts')
 
 
+def start_together(start, count, workdir, *flags, **options):
+  """Starts the toy as several processes of one run."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  meeting = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
+  flags = [*meeting, *flags]
+  return [
+    start(workdir, f'--process_id={i}', *flags, variant='host', **options)
+    for i in range(count)
+  ]
+
+
+def kill_one(processes, number):
+  """Kills one process of a run and checks how the others end."""
+  processes[number].kill()
+  for process in processes:
+    out, err = process.communicate(timeout=60)
+    if process is not processes[number]:
+      assert process.returncode == parallel.PEER_GONE, out + err
+      last = err.splitlines()[-1]
+      assert last.lower().startswith('another process of this run is gone')
+      assert 'the same command in all processes goes on' in last
+
+
 def test_two_processes_stop_together_and_learn_what_one_does(tmp_path, start):
   def start_pair():
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      port = free.getsockname()[1]
-    meeting = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *SLOW_FLAGS]
-    return [
-      start(
-        tmp_path / 'two',
-        '--mode=train',
-        f'--process_id={i}',
-        *meeting,
-        variant='host',
-        devices=2,
-      )
-      for i in range(2)
-    ]
+    flags = ['--mode=train', *SLOW_FLAGS]
+    return start_together(start, 2, tmp_path / 'two', *flags, devices=2)
 
+  checkpoints = tmp_path / 'two' / 'checkpoints'
   pair = start_pair()
-  wait_for(tmp_path / 'two' / 'checkpoints' / '10', pair[0])
+  wait_for(checkpoints / '10', pair[0])
+  kill_one(pair, 0)  # The one that the other is joined to.
+  pair = start_pair()
+  wait_for(checkpoints / '20', pair[0])
   pair[1].terminate()  # Either may be told; both stop after the same step.
   shown = [finish(process)[0] for process in pair]
+  assert 'going on from step' in shown[0]
   assert 'stopped at step' in shown[0] and 'stopped' not in shown[1]
-  stopped = max(int(p.name) for p in (tmp_path / 'two' / 'checkpoints').iterdir())
-  assert 10 < stopped < 100
+  stopped = max(int(p.name) for p in checkpoints.iterdir())
+  assert 20 <= stopped < 100
   # One process cannot take two positions in the data: it is told so.
   with pytest.raises(errors.UserError, match='of 2 processes; got 1'):
     run(tmp_path / 'two', variant='host', **SLOW)
@@ -270,6 +294,32 @@ def test_two_processes_stop_together_and_learn_what_one_does(tmp_path, start):
   run(tmp_path / 'one', variant='host', **SLOW)
   one, two = (final_variables(tmp_path / name) for name in ('one', 'two'))
   chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_four_processes_that_lose_one_go_on_and_score_what_one_does(tmp_path, start):
+  # Graphs of which the toy finds some: it turns its own with the ink of the image.
+  angle = np.arange(4) + 0.9
+  true = 0.5 * np.stack([np.cos(angle), np.sin(angle)], -1), [(0, 1), (1, 2)]
+  ink = np.linspace(0, 1, 10)[:, None, None] * np.ones((10, 16, 16))
+  archives.write(tmp_path / 'a.npz', ink, [true] * 10)
+  slow = SLOW | dict(train_steps=40, data__delay=0.05)
+  slow |= dict(eval__archive=str(tmp_path / 'a.npz'), eval__num_images=10)
+  flags = as_flags(slow)
+  four = start_together(start, 4, tmp_path / 'four', *flags)
+  wait_for(tmp_path / 'four' / 'checkpoints' / '10', four[0])
+  kill_one(four, 2)
+  four = start_together(start, 4, tmp_path / 'four', *flags)
+  shown = [finish(process)[0] for process in four]
+  assert 'going on from step' in shown[0]
+  run(tmp_path / 'one', 'host', evaluate=True, **slow)
+  one, four = (final_variables(tmp_path / name) for name in ('one', 'four'))
+  chex.assert_trees_all_close(one, four, rtol=1e-5, atol=1e-6)
+  one, four = (
+    json.loads((tmp_path / name / 'results.json').read_text())['scores']
+    for name in ('one', 'four')
+  )
+  assert one['at'] == four['at'] and one['predicted'] == four['predicted']
+  assert 0.1 < one['at']['0.05']['node']['micro']['f1'] < 0.9
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_one(tmp_path):

@@ -59,6 +59,32 @@ def test_one_process_needs_no_meeting():
   assert parallel.is_first() and parallel.all_equal(3)
   assert parallel.gather_bytes(b'abc') == [b'abc']
   assert parallel.stop_agreed(1, True) and not parallel.stop_agreed(1, False)
+  assert parallel.first_says(True) and not parallel.first_says(False)
+  assert not parallel.joined()
+  parallel.leave(3)  # Would end the tests.
+
+
+# Process 0 never comes. jax waits for five minutes; who would wait for a test?
+_NEVER_CAME = """
+import functools, jax
+from img2graph.training import parallel
+
+jax.distributed.initialize = functools.partial(
+  jax.distributed.initialize, initialization_timeout=1
+)
+parallel.initialize(coordinator='127.0.0.1:1', num_processes=2, process_id=1)
+"""
+
+
+def test_a_process_that_nobody_joins_says_so():
+  done = subprocess.run(
+    [sys.executable, '-c', _NEVER_CAME], capture_output=True, text=True
+  )
+  assert done.returncode == parallel.PEER_GONE, done.stderr
+  assert done.stderr.splitlines()[-1] == (
+    'Another process of this run is gone, or never came; the same command in all '
+    'processes goes on from the last checkpoint.'
+  )
 
 
 _USE_CORES = """
