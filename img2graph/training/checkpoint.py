@@ -4,6 +4,10 @@ A folder per step, `DIR/<step>`, written by orbax: under another name first, and
 when complete, so a run killed in the middle of it leaves the checkpoint before it.
 Each holds a fingerprint of its arrays; one that is damaged on disk is told from a good
 one, set aside in `DIR-broken/`, and the last good one is used.
+
+Several processes must see the same folder. Each notes its own position in the data; the
+arrays, of which all hold the whole, are written by the first process alone, and a
+checkpoint is complete when all processes have done their part.
 """
 
 import base64
