@@ -15,7 +15,7 @@ RECIPES = ('paper', 'baseline', 'ours', 'supervised')
 SCALES = ('paper', 'cpu', 'smoke')
 
 _SMALL_NODES = dict(
-  stem_features=16, stem_kernel=5, block_features=(32, 32), block_depths=(1, 1)
+  stem_features=16, stem_kernel=5, block_features=(32, 32), block_depths=(1, 4)
 )
 
 VARIANTS = tuple(f'{recipe},{scale}' for recipe in RECIPES for scale in SCALES)

@@ -85,7 +85,11 @@ def get_config(variant='base'):
     )
     # Every proposal is judged: none has to be found by chance.
     c.method.nodes.noise = 0.0
-  if not variant.endswith('smoke'):
+  if variant.endswith('smoke'):
+    c.data.side = c.method.canonical_form.side = 64
+    c.method.nodes.update(width=8, blocks=1, context=1, drawing=8)
+    c.method.edges.hidden = 8
+  else:
     c.train_steps = 9_000
     c.optim.lr = 1.5e-3
     c.eval.num_images = 200

@@ -31,7 +31,15 @@ _FAINT = 0.02  # What is less probable than this is not drawn.
 
 
 def panel(
-  images, drawings, graphs, *, refined=None, true_graphs=None, rows=8, scale=None
+  images,
+  drawings,
+  graphs,
+  *,
+  refined=None,
+  true_graphs=None,
+  rows=8,
+  scale=None,
+  columns=None,
 ):
   """A table of pictures: one row per image, from the image to its graph.
 
@@ -50,12 +58,13 @@ def panel(
     rows: number of images to show at most, from the first.
     scale: picture pixels per image pixel, > 0; None for cells of 160 to 256
       pixels, where a whole number allows.
+    columns: titles of the columns to show; None for all.
 
   Returns:
     A PIL image, RGB.
 
   Raises:
-    ValueError: there is no image, or shapes do not fit.
+    ValueError: there is no image, shapes do not fit, or there is no such column.
   """
   stacks = {'input': images, 'drawing': drawings}
   if refined is not None:
@@ -100,7 +109,12 @@ def panel(
         numbered=True,
       )
     pictures['adjacency'] = _heat_map(_probabilities(graphs, i)[1], cell[1])
-    table.append(pictures)
+    missing = sorted(set(columns or ()) - pictures.keys())
+    if missing:
+      raise ValueError(
+        f'a panel has the columns {", ".join(pictures)}; got {missing[0]!r}.'
+      )
+    table.append({title: pictures[title] for title in columns or pictures})
   return _tabulate(table)
 
 
@@ -141,6 +155,34 @@ def overlay(image, document, *, line=0.005, radius=0.01):
     line=line * max(size),
     radius=radius * max(size),
   )
+
+
+def beside(pictures):
+  """Pictures side by side, each with a title above it.
+
+  Args:
+    pictures: `{title: PIL image}`, at least one.
+
+  Returns:
+    A PIL image, RGB.
+  """
+  font = PIL.ImageFont.load_default(size=18)
+  fields = [
+    max(picture.width, math.ceil(font.getlength(title)) + 2 * _MARGIN)
+    for title, picture in pictures.items()
+  ]
+  height = max(picture.height for picture in pictures.values())
+  top = 2 * _TITLE
+  canvas = PIL.Image.new('RGB', (sum(fields), top + height), _PAPER)
+  draw = PIL.ImageDraw.Draw(canvas)
+  x = 0
+  for (title, picture), field in zip(pictures.items(), fields, strict=True):
+    draw.text((x + field / 2, top / 2), title, fill=_TEXT, font=font, anchor='mm')
+    line = (x + _MARGIN, top - 4, x + field - _MARGIN, top - 4)
+    draw.line(line, fill=_BORDER, width=2)
+    canvas.paste(picture, (x + (field - picture.width) // 2, top))
+    x += field
+  return canvas
 
 
 def text_table(rows, *, title=''):

@@ -306,3 +306,37 @@ def test_a_png_stays_as_it_was_when_the_disk_is_full(tmp_path, monkeypatch):
     plotting.save_png(tmp_path / 'a.png', np.ones((9, 9), np.uint8))
   assert (tmp_path / 'a.png').read_bytes() == before
   assert os.listdir(tmp_path) == ['a.png']
+
+
+def test_a_panel_may_show_some_columns_only():
+  graphs = one_node(0, 0)
+  whole = plotting.panel(blank(), blank(), graphs, scale=3)
+  part = plotting.panel(
+    blank(), blank(), graphs, scale=3, columns=['graph', 'adjacency']
+  )
+  assert part.height == whole.height and part.width < 0.6 * whole.width
+  with pytest.raises(ValueError, match="got 'refined'"):
+    plotting.panel(blank(), blank(), graphs, columns=['refined'])
+
+
+def test_pictures_stand_beside_each_other_under_their_titles():
+  red, blue = (
+    PIL.Image.new('RGB', (200, h), c) for h, c in ((30, 'red'), (60, 'blue'))
+  )
+  picture = np.asarray(plotting.beside({'one': red, 'two': blue}))
+  assert (picture[-60:, 200:] == (0, 0, 255)).all()
+  assert (picture[-60:-30, :200] == (255, 0, 0)).all()
+  assert picture.shape[1] == 400
+  assert (picture[:-60, :200] != 255).any() and (picture[:-60, 200:] != 255).any()
+
+
+def test_a_table_of_texts_is_as_wide_as_its_texts_and_as_high_as_its_rows():
+  small = plotting.text_table([['a', 'b'], ['1', '2']])
+  wide = plotting.text_table([['a', 'a very long heading'], ['1', '2']])
+  high = plotting.text_table([['a', 'b'], ['1', '2'], ['3', '4']], title='All')
+  assert wide.width > small.width + 100 and wide.height == small.height
+  assert high.height >= small.height + 2 * (small.height // 3)
+  assert dark(high) > dark(small)
+  for rows in ([], [['a'], ['1', '2']]):
+    with pytest.raises(ValueError, match='rows of one length'):
+      plotting.text_table(rows)
