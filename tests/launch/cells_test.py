@@ -127,6 +127,23 @@ def test_what_is_recorded_is_not_run_again(tmp_path):
   assert seen == [0, 1, 2, 0]
 
 
+def test_a_cell_that_another_finishes_before_the_claim_is_not_run(
+  tmp_path, monkeypatch
+):
+  claim, output, seen = cells.claim, tmp_path / 'out.jsonl', []
+  (cell,) = worker.make_cells(1)
+
+  def claim_late(path):
+    if path.name == 'seed_0.lock':
+      row = worker.train_slowly(0.0, cell.config, tmp_path / 'elsewhere')
+      cells.append(output, row, tmp_path / 'lock')
+    return claim(path)
+
+  monkeypatch.setattr(cells, 'claim', claim_late)
+  assert cells.run_missing([cell], tmp_path, output, train=_train(seen)).run == 0
+  assert not seen and len(cells.read(output)) == 1
+
+
 def test_a_cell_that_fails_leaves_the_others(tmp_path):
   said = []
 
