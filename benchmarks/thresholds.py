@@ -19,7 +19,7 @@ from img2graph import data
 from img2graph import evaluation
 from img2graph import weights
 
-PERCENT = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15)
+PERCENT = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 
 
 def load_config(text):

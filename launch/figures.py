@@ -14,6 +14,7 @@ import sys
 import jax
 from absl import app
 from absl import flags
+from absl import logging
 
 from img2graph import data
 from img2graph import plotting
@@ -96,6 +97,7 @@ def run(argv):
 
 
 def main(argv):
+  logging.set_verbosity(logging.ERROR)
   try:
     run(argv)
   except (ValueError, errors.UserError) as error:

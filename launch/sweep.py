@@ -18,6 +18,7 @@ import sys
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from launch import cells
@@ -94,6 +95,7 @@ def _cell(values):
 
 def main(argv):
   del argv
+  logging.set_verbosity(logging.ERROR)
   from img2graph.training import errors
   from img2graph.training import loop
   from img2graph.training import parallel

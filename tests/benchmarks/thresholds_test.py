@@ -31,7 +31,7 @@ def test_scores_rise_with_the_distance(tmp_path, capsys):
   f1 = [at['micro'] for at in row['f1'].values()]
   assert len(f1) == len(thresholds.PERCENT)
   assert f1 == sorted(f1) and f1[-1] > f1[0]
-  assert output.with_suffix('.md').read_text().startswith('| F1 at | 1 % | 1.5 % |')
+  assert output.with_suffix('.md').read_text().startswith('| F1 at | 1 % | 2 % |')
 
 
 def test_a_mistake_is_one_sentence(capsys):
