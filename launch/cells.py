@@ -43,6 +43,11 @@ class Cell(NamedTuple):
     """Of the config."""
     return record.config_hash(plain(self.config))
 
+  @property
+  def row(self):
+    """The same for all seeds of a config."""
+    return record.config_hash(plain(self.config) | {'seed': None})
+
 
 class Tally(NamedTuple):
   """What one call did.
@@ -172,7 +177,18 @@ def find(rows, cell):
   return next((row for row in rows if row['config_hash'] == cell.hash), None)
 
 
-def run_missing(cells, workdir, output, *, train, others=(), wait=False, say=print):
+def run_missing(
+  cells,
+  workdir,
+  output,
+  *,
+  train,
+  train_seeds=None,
+  at_once=1,
+  others=(),
+  wait=False,
+  say=print,
+):
   """Runs the cells that no line tells of and no other worker is at.
 
   A cell that was run for another file is not run again: its line is copied. A cell that
@@ -183,6 +199,9 @@ def run_missing(cells, workdir, output, *, train, others=(), wait=False, say=pri
     workdir: folder of the runs, the same for all workers.
     output: path of the JSON lines.
     train: `(config, workdir) -> results`, as `loop.train`.
+    train_seeds: `(configs, workdirs) -> list of results`, as `loop.train_seeds`; needed
+      if `at_once` is more than 1.
+    at_once: the most cells, seeds of one row, that are claimed and run together.
     others: paths of further JSON lines, of other tables.
     wait: whether to wait for the cells of others, and to take up those of the dead.
     say: shows a sentence.
@@ -191,32 +210,66 @@ def run_missing(cells, workdir, output, *, train, others=(), wait=False, say=pri
     A `Tally`.
   """
   workdir = pathlib.Path(workdir)
-  count, failed = 0, {}
+  count, failed, stopped = 0, {}, None
+  rows = [cell.row if at_once > 1 else None for cell in cells]
+
+  def add(cell, results):
+    append(output, {**results, **cell.label}, workdir / 'claims' / 'output.lock')
+
+  def known(cell):
+    found = (find(read(path), cell) for path in others)
+    return next((row for row in found if row), None)
+
+  def take(cell, stack):
+    """Whether the cell is missing and now ours until the end of `stack`."""
+    claimed.discard(cell.name)
+    if cell.name in failed or find(read(output), cell):
+      return False
+    if not stack.enter_context(claim(workdir / 'claims' / f'{cell.name}.lock')):
+      claimed.add(cell.name)
+      return False
+    return not find(read(output), cell)  # Not finished just now.
+
   while True:
-    claimed = []
-    for cell in cells:
-      if cell.name in failed or find(read(output), cell):
-        continue
-      with claim(workdir / 'claims' / f'{cell.name}.lock') as held:
-        if not held:
-          claimed.append(cell.name)
+    claimed = set()
+    for i, cell in enumerate(cells):
+      with contextlib.ExitStack() as stack:
+        if not take(cell, stack):
           continue
-        if find(read(output), cell):  # Finished just now.
+        if results := known(cell):
+          add(cell, results)
           continue
-        known = [find(read(path), cell) for path in others]
-        results = next((row for row in known if row), None)
-        if results is None:
-          say(f'== {cell.name}')
-          try:
-            results = train(cell.config, str(workdir / cell.name))
-          except (errors.UserError, errors.NonFiniteError) as error:
-            say(f'{cell.name} failed: {error}')
-            failed[cell.name] = str(error)
-            continue
-          if 'interrupted' in results:
-            return Tally(count, claimed, failed, results['interrupted'])
-          count += 1
-        append(output, {**results, **cell.label}, workdir / 'claims' / 'output.lock')
+        group = [cell]
+        for other, row in zip(cells[i + 1 :], rows[i + 1 :], strict=True):
+          if len(group) == at_once:
+            break
+          if row == rows[i] and not known(other) and take(other, stack):
+            group.append(other)
+        say(f'== {", ".join(c.name for c in group)}')
+        found = _train(group, workdir, train, train_seeds)
+        for one, results in zip(group, found, strict=True):
+          if isinstance(results, Exception):
+            say(f'{one.name} failed: {results}')
+            failed[one.name] = str(results)
+          elif 'interrupted' in results:
+            stopped = results['interrupted']
+          else:
+            count += 1
+            add(one, results)
+        if stopped:
+          return Tally(count, sorted(claimed), failed, stopped)
     if not (wait and claimed):
-      return Tally(count, claimed, failed, None)
+      return Tally(count, sorted(claimed), failed, None)
     time.sleep(_PATIENCE)
+
+
+def _train(group, workdir, train, train_seeds):
+  """What each cell of a group led to, or the error that it ended with."""
+  configs = [cell.config for cell in group]
+  workdirs = [str(workdir / cell.name) for cell in group]
+  try:
+    if len(group) == 1:
+      return [train(configs[0], workdirs[0])]
+    return train_seeds(configs, workdirs)
+  except (errors.UserError, errors.NonFiniteError) as error:
+    return [error for _ in group]

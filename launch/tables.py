@@ -9,6 +9,10 @@ killed worker is taken up again from its last checkpoint (see `launch.cells`). E
 finished cell is one line of results/PAPER/table_TABLE.jsonl, and the table is drawn
 from these lines alone, as table_TABLE.md and, for each scale, table_TABLE_SCALE.png.
 
+--seeds_at_once=K trains up to K seeds of a row in one program (see docs/many_seeds.md);
+`auto` or 0 does what is faster: all that are missing of a row on a GPU or TPU, and one
+after another on a processor.
+
 --scale=paper is the paper's protocol, --scale=cpu a smaller one that two cores finish;
 they are told apart everywhere. --dry_run lists the cells with what is known of their
 time. --table=all runs all tables, one after another.
@@ -38,6 +42,7 @@ _PAPER = flags.DEFINE_string('paper', None, 'File of configs/ without its ending
 _TABLE = flags.DEFINE_string('table', 'all', 'Which one, as the file names them.')
 _SCALE = flags.DEFINE_string('scale', 'cpu', 'As the file names them.')
 _SEEDS = flags.DEFINE_integer('seeds', 10, 'How many there are of each row.')
+_AT_ONCE = flags.DEFINE_string('seeds_at_once', '1', 'How many, or auto.')
 _RECIPES = flags.DEFINE_list('recipes', None, 'Only the rows of these.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/tables', 'Folder of the runs.')
 _OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the results.')
@@ -132,8 +137,13 @@ def estimate(cell, lines):
     and orders & {row['order'] for row in line['rows']}
   ]
   images = cell.config.train_steps * cell.config.batch_size
-  rates = [x['wall_clock']['total_seconds'] / x['images_seen'] for x in same or alike]
+  rates = [_seconds(line) / line['images_seen'] for line in same or alike]
   return images * float(np.mean(rates)) if rates else None
+
+
+def _seconds(line):
+  """Those of a cell: seeds at once share their time."""
+  return line['wall_clock']['total_seconds'] / line.get('seeds_at_once', 1)
 
 
 def summarize(lines):
@@ -236,7 +246,7 @@ def _about(lines):
   """What the lines of a scale have in common, in a sentence or two."""
   sides = sorted({line['config']['data']['side'] for line in lines})
   steps = sorted({f'{line["images_seen"]:,}' for line in lines})
-  hours = sum(line['wall_clock']['total_seconds'] for line in lines) / 3600
+  hours = sum(map(_seconds, lines)) / 3600
   chips = sorted(
     {
       f'{line["hardware"]["cpu_model"]}'
@@ -299,6 +309,39 @@ def _keep_compiled(workdir):
   jax.config.update('jax_compilation_cache_dir', str(folder.absolute()))
 
 
+def seeds_at_once(text, seeds):
+  """What --seeds_at_once means, a number.
+
+  Args:
+    text: the flag.
+    seeds: how many there are of a row.
+
+  Raises:
+    ValueError: it is neither a number nor `auto`.
+  """
+  if text in ('auto', '0'):
+    return 1 if jax.default_backend() == 'cpu' else seeds
+  if not text.isdecimal():
+    raise ValueError(f'seeds_at_once must be a number or auto; got {text!r}.')
+  return int(text)
+
+
+def train_seeds(configs, workdirs):
+  """As `loop.train_seeds`; half as many at a time if memory does not suffice."""
+  try:
+    return loop.train_seeds(configs, workdirs)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error) or len(configs) == 1:
+      raise
+  # Out of the handler, which keeps hold of what was in memory.
+  half = len(configs) // 2
+  print(f'{len(configs)} seeds do not fit into memory at once: trying {half}.')
+  results = train_seeds(configs[:half], workdirs[:half])
+  if any(isinstance(r, dict) and 'interrupted' in r for r in results):
+    return results + results[:1] * (len(configs) - half)
+  return results + train_seeds(configs[half:], workdirs[half:])
+
+
 def run(argv):
   """Does what the flags say; returns the exit status."""
   if argv[1:]:
@@ -327,6 +370,7 @@ def run(argv):
   parallel.use_cores(
     min(cell.config.batch_size for found in wanted.values() for cell in found)
   )
+  at_once = seeds_at_once(_AT_ONCE.value, _SEEDS.value)
   status = 0
   for name in names:
     tally = cells.run_missing(
@@ -334,6 +378,8 @@ def run(argv):
       pathlib.Path(_WORKDIR.value) / _PAPER.value,
       paths[name],
       train=loop.train,
+      train_seeds=train_seeds,
+      at_once=at_once,
       others=[path for other, path in paths.items() if other != name],
       wait=_WAIT.value,
     )

@@ -76,6 +76,12 @@ class Checkpoints:
     names = [p.name for p in self._directory.iterdir() if p.is_dir()]
     return sorted(int(n) for n in names if n.isdigit())
 
+  def forget_after(self, step):
+    """Removes the checkpoints of later steps, for a run that goes back to this one."""
+    for later in self.steps():
+      if later > step:
+        shutil.rmtree(self._directory / str(later))
+
   def save(self, state, *, step, data_state=None, clock=None):
     """Starts writing a checkpoint; returns when the arrays have left the devices.
 

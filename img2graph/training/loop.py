@@ -1,4 +1,4 @@
-"""The training loop, one for every method.
+"""The training loop, one for every method, and for one or several seeds at a time.
 
 A run lives in its workdir:
   config.json    the config; another one is refused
@@ -8,7 +8,7 @@ A run lives in its workdir:
   weights.npz    what `img2graph predict` takes, at the end
   results.json   scores, config, code, hardware and time, at the end
 The same call goes on where a killed run stopped, and ends in the same parameters, bit
-by bit, as one never killed.
+by bit, as one never killed. Several seeds at a time are a run each, in step.
 """
 
 import collections
@@ -42,6 +42,7 @@ from img2graph.training import logging
 from img2graph.training import optim
 from img2graph.training import parallel
 from img2graph.training import record
+from img2graph.training import seeds
 from img2graph.training import state as states
 from img2graph.training import step as steps
 
@@ -84,22 +85,59 @@ def train(config, workdir, *, evaluate=True, console=None):
     errors.NonFiniteError: the loss or its gradient was not finite.
     errors.PeerError: another process of the run is gone.
   """
+  [result] = train_seeds([config], [workdir], evaluate=evaluate, console=console)
+  if isinstance(result, errors.NonFiniteError):
+    raise result
+  return result
+
+
+def train_seeds(configs, workdirs, *, evaluate=True, console=None):
+  """Trains several seeds of one config at a time, each as `train` does.
+
+  Each sees the keys and batches of a run of its own and leaves the same files in its
+  own workdir. Those whose newest common checkpoints are of different steps are trained
+  one group after another. `results.json` says with how many others a seed shared its
+  time and memory: 'seeds_at_once'.
+
+  Args:
+    configs: as `train`; they differ in their seeds alone.
+    workdirs: one for each.
+    evaluate: as `train`.
+    console: as `train`.
+
+  Returns:
+    list with what `train` returns for each; for a seed whose loss or gradient was not
+    finite the `errors.NonFiniteError`, while the others went on.
+
+  Raises:
+    errors.UserError, errors.SaveError, errors.PeerError: as `train`.
+  """
   began = time.perf_counter()
   record.forget_peak_memory()
   console = console or logging.Console(active=parallel.is_first())
   with errors.user_errors():
-    plan = _plan(config, workdir, console)
-  with _saving(plan), interrupt.StopSignal() as stop:
-    _claim(plan)
+    plans = _plans(configs, workdirs, console)
+  results = {}
+  with _saving(plans[0]), interrupt.StopSignal() as stop:
+    for plan in plans:
+      _claim(plan)
     try:
-      return _Run(plan, console, stop, began).go(evaluate)
+      for group in _in_step(plans):
+        found = _Run(group, console, stop, began).go(evaluate)
+        results |= {p.workdir: r for p, r in zip(group, found, strict=True)}
+        if stop.requested:
+          break
+        began = time.perf_counter()
     except BaseException:
       if jax.process_count() > 1:
-        plan.checkpoints.abandon()
+        plans[0].checkpoints.abandon()
       raise
     finally:
       console.end_line()
-      plan.checkpoints.close()
+      for plan in plans:
+        plan.checkpoints.close()
+  stopped = {'interrupted': stop.signum, 'step': 0}
+  return [results.get(plan.workdir, stopped) for plan in plans]
 
 
 def evaluate(config, workdir, *, console=None):
@@ -121,7 +159,7 @@ def evaluate(config, workdir, *, console=None):
   began = time.perf_counter()
   console = console or logging.Console(active=parallel.is_first())
   with errors.user_errors():
-    plan = _plan(config, workdir, console)
+    [plan] = _plans([config], [workdir], console)
     _check_config_file(plan, free=('eval',))
     restored = plan.checkpoints.restore(plan.abstract_state())
     if restored is None:
@@ -129,7 +167,7 @@ def evaluate(config, workdir, *, console=None):
   with _saving(plan):
     scores = plan.exam.scores(restored.state, final=True)
     clock = _Clock(began, restored.clock)
-    return _finish(plan, restored.state, scores, clock, console)
+    return _finish(plan, restored.state, scores, clock.read(), console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +199,16 @@ class _Plan:
   def ema(self):
     return self.config['optim'].get('ema', 0.0)
 
-  def keys(self):
-    """Keys of the initial parameters, of the data and of the loss."""
-    make = jax.jit(
+  @functools.cached_property
+  def _make_keys(self):
+    return jax.jit(
       lambda seed: tuple(jax.random.split(jax.random.key(seed), 3)),
       out_shardings=parallel.replicated(self.mesh),
     )
-    return make(np.uint32(self.config['seed']))
+
+  def keys(self, seed):
+    """Keys of the initial parameters, of the data and of the loss."""
+    return self._make_keys(np.uint32(seed))
 
   def iterate(self):
     """A fresh iterator over this process's part of the batches of a `HostSource`."""
@@ -208,28 +249,25 @@ class _Plan:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
     )
 
-  def initial_state(self, key, data_key):
+  @functools.cached_property
+  def _create(self):
+    """Jitted `(key, data key or batch) -> state`."""
+
+    def create(key, last):
+      batch = self.source.sample(last, self._batch_size) if self.samples else last
+      return self.create_state(key, batch)
+
+    return jax.jit(create, out_shardings=parallel.replicated(self.mesh))
+
+  def initial_state(self, key, data_key, iterator=None):
     """The state before the first step, on the devices."""
-    sharding = parallel.replicated(self.mesh)
     if self.samples:
+      return self._create(key, data_key)
+    batch = parallel.global_batch(next(iterator), parallel.sharded(self.mesh))
+    return self._create(key, batch)
 
-      def create(key, data_key):
-        return self.create_state(key, self.source.sample(data_key, self._batch_size))
-
-      return jax.jit(create, out_shardings=sharding)(key, data_key)
-    batch = parallel.global_batch(
-      next(iter(self.iterate())), parallel.sharded(self.mesh)
-    )
-    return jax.jit(self.create_state, out_shardings=sharding)(key, batch)
-
-  def compiled_step(self, state, keys, batch):
-    """The step for `(state, key, data_key or batch)`; the state is donated.
-
-    Compiled ahead: what a config gets wrong shows before the first step, and speeds
-    are those of training alone.
-    """
-    replicated = parallel.replicated(self.mesh)
-    sharded = parallel.sharded(self.mesh)
+  def step_function(self, sharding):
+    """`(state, key, data key or batch) -> (state, metrics)`; see `steps`."""
     step_fn = functools.partial(
       steps.train_step,
       method=self.method,
@@ -238,34 +276,31 @@ class _Plan:
       ema=self.ema,
     )
     if self.samples:
-      function = steps.sampling_step(
+      return steps.sampling_step(
         step_fn,
         sample=self.source.sample,
         batch_size=self._batch_size,
-        sharding=sharded,
+        sharding=sharding,
       )
-      last, last_sharding = keys[1], replicated
-    else:
-      function = steps.completing_step(
-        step_fn, complete=self.source.complete, sharding=sharded
-      )
-      last, last_sharding = batch, sharded
-    jitted = jax.jit(
-      function,
-      in_shardings=(replicated, replicated, last_sharding),
-      out_shardings=replicated,
-      donate_argnums=0,
+    return steps.completing_step(
+      step_fn, complete=self.source.complete, sharding=sharding
     )
-    return jitted.lower(state, keys[2], last).compile()
 
 
-def _plan(config, workdir, console):
-  """Builds and checks all that a config names; raises ValueError and the like."""
-  config = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
-  check_config(config)
-  workdir = pathlib.Path(workdir).absolute()
-  if workdir.exists() and not workdir.is_dir():
-    raise errors.UserError(f'workdir {workdir} is a file; it should be a folder.')
+def _plans(configs, workdirs, console):
+  """Builds and checks all that the configs of some seeds name, once for all of them.
+
+  Raises ValueError and the like.
+  """
+  configs = [c.to_dict() if hasattr(c, 'to_dict') else dict(c) for c in configs]
+  for config in configs:
+    check_config(config)
+  _check_seeds(configs, workdirs)
+  workdirs = [pathlib.Path(workdir).absolute() for workdir in workdirs]
+  for workdir in workdirs:
+    if workdir.exists() and not workdir.is_dir():
+      raise errors.UserError(f'workdir {workdir} is a file; it should be a folder.')
+  config = configs[0]
   with errors.user_errors('config.data'):
     source = data.build(**config['data'])
   with errors.user_errors('config.method'):
@@ -277,21 +312,62 @@ def _plan(config, workdir, console):
     exam = _Exam(config, method, source)
   with errors.user_errors('config.start_from'):
     start = _load_start(config.get('start_from', ''), method)
-  checkpoints = checkpoint.Checkpoints(
-    workdir / 'checkpoints', keep=config['keep_checkpoints'], warn=console.warn
-  )
-  return _Plan(
-    config=config,
-    workdir=workdir,
+  keep = config['keep_checkpoints']
+  if len(configs) > 1:
+    keep = max(keep, 2)  # Killed between two seeds, they have only the last but one.
+  shared = dict(
     source=source,
     method=method,
     tx=tx,
     learning_rate=learning_rate,
     mesh=parallel.make_mesh(),
-    checkpoints=checkpoints,
     exam=exam,
     start=start,
   )
+  return [
+    _Plan(
+      config=config,
+      workdir=workdir,
+      checkpoints=checkpoint.Checkpoints(
+        workdir / 'checkpoints', keep=keep, warn=console.warn
+      ),
+      **shared,
+    )
+    for config, workdir in zip(configs, workdirs, strict=True)
+  ]
+
+
+def _check_seeds(configs, workdirs):
+  """Raises `UserError` unless the configs can be trained at a time."""
+  if len(configs) == 1:
+    return
+  if jax.process_count() > 1:
+    raise errors.UserError(
+      'several seeds at a time are for a run of one process; '
+      f'got {jax.process_count()} processes.'
+    )
+  seeds = [config['seed'] for config in configs]
+  same = all(config | {'seed': 0} == configs[0] | {'seed': 0} for config in configs)
+  if not same or len(set(seeds)) < len(seeds) or len(set(workdirs)) < len(seeds):
+    raise errors.UserError(
+      'configs trained at a time must differ in config.seed alone, each with a workdir '
+      f'of its own; got the seeds {", ".join(map(str, seeds))}.'
+    )
+
+
+def _in_step(plans):
+  """Groups of plans that can go on together, from checkpoints of the same step."""
+  rest = list(plans)
+  while rest:
+    found = {plan.workdir: plan.checkpoints.steps() or [0] for plan in rest}
+    counts = collections.Counter(s for steps in found.values() for s in steps)
+    step = max(counts, key=lambda s: (counts[s], s))
+    group = [plan for plan in rest if step in found[plan.workdir]]
+    rest = [plan for plan in rest if step not in found[plan.workdir]]
+    if len(group) > 1:
+      for plan in group:
+        plan.checkpoints.forget_after(step)
+    yield group
 
 
 def _load_start(name, method):
@@ -514,175 +590,258 @@ class _Clock:
 
 
 class _Run:
-  """One call of `train`: from a plan to its results."""
+  """One call of `train` for one seed or several: from their plans to their results.
 
-  def __init__(self, plan, console, stop, began):
-    self._plan = plan
-    self._config = plan.config
+  Numbers `i` are those of the plans.
+  """
+
+  def __init__(self, plans, console, stop, began):
+    self._plans = plans
+    self._plan = plans[0]  # For what they have in common.
+    self._config = self._plan.config
+    self._seeds = seeds.Seeds(len(plans), self._plan.mesh)
     self._console = console
     self._stop = stop
     self._began = began
+    self._feeds = []
+    self._failed = {}  # i -> NonFiniteError.
+    self._scores = {}  # i -> those at the end.
 
   def go(self, evaluate):
-    plan, config = self._plan, self._config
-    keys = plan.keys()
+    """What `train_seeds` returns for these plans."""
+    config = self._config
+    keys = [self._plan.keys(p.config['seed']) for p in self._plans]
     with errors.user_errors():
-      restored = plan.checkpoints.restore(plan.abstract_state())
-      if restored is None:
-        restored = checkpoint.Restored(plan.initial_state(*keys[:2]), None, {})
-      else:
-        self._console.say(f'going on from step {int(restored.state.step)}')
-      state = restored.state
-      step = start = int(state.step)
-      if not parallel.all_equal(step):
-        raise errors.UserError('the processes found different newest checkpoints.')
-    self._clock = _Clock(self._began, restored.clock)
-    self._metrics = logging.MetricsFile(
-      plan.workdir, start_step=start, active=parallel.is_first()
-    )
-    self._feed = None
-    scores = None
+      state, step, data_states, clock = self._start(keys)
+    self._clock = _Clock(self._began, clock)
     with contextlib.ExitStack() as stack:
-      stack.callback(self._metrics.close)
-      if start < config['train_steps']:
-        step_fn = self._prepare(state, keys, restored.data_state, stack)
+      self._metrics = [
+        logging.MetricsFile(p.workdir, start_step=step, active=parallel.is_first())
+        for p in self._plans
+      ]
+      for file in self._metrics:
+        stack.callback(file.close)
+      next_state = None
+      if step < config['train_steps']:
+        next_state = self._prepare(state, keys, data_states, stack)
       self._speed = logging.Speed(
-        start_step=start,
+        start_step=step,
         train_steps=config['train_steps'],
-        batch_size=config['batch_size'],
+        batch_size=config['batch_size'] * len(self._plans),
       )
       self._clock.count_training(lambda: self._speed.seconds)
-      in_flight = collections.deque()
-      while True:
-        if self._due('checkpoint_every', step):
-          self._save(state, step)
-        if evaluate and self._due('eval_every', step):
-          scores = self._evaluate(state, step)
-        if self._due('panel_every', step):
-          self._panel(state, step)
-        if step >= config['train_steps']:
-          break
-        if parallel.stop_agreed(step, self._stop.requested):
-          return self._interrupted(state, step)
-        state, metrics = step_fn(state, keys[2], self._next(keys))
-        step += 1
-        in_flight.append(metrics)
-        if len(in_flight) > _AHEAD:
-          jax.block_until_ready(in_flight.popleft())
-        if step % config['log_every'] == 0 or step == config['train_steps']:
-          self._log(state, step, metrics)
-      self._save(state, step)
-      plan.checkpoints.wait()
-      if evaluate:
-        scores = self._final_scores(state, scores)
-        if scores is None:
-          return self._interrupted(state, step)
-      return _finish(plan, state, scores, self._clock, self._console)
+      try:
+        return self._loop(next_state, state, step, evaluate)
+      except errors.NonFiniteError:  # None is left.
+        return [self._failed[i] for i in range(len(self._plans))]
 
-  def _prepare(self, state, keys, data_state, stack):
-    """Compiles the step, and starts to read if the data are on the host."""
+  def _loop(self, next_state, state, step, evaluate):
+    in_flight = collections.deque()
+    while True:
+      if self._due('checkpoint_every', step):
+        self._save(state, step)
+      if evaluate and self._due('eval_every', step):
+        self._evaluate(state, step)
+      if self._due('panel_every', step):
+        self._panel(state, step)
+      if step >= self._config['train_steps']:
+        break
+      if parallel.stop_agreed(step, self._stop.requested):
+        return self._interrupted(state, step)
+      state, metrics = next_state(state)
+      step += 1
+      in_flight.append(metrics)
+      if len(in_flight) > _AHEAD:
+        jax.block_until_ready(in_flight.popleft())
+      if step % self._config['log_every'] == 0 or step == self._config['train_steps']:
+        self._log(state, step, metrics)
+    self._save(state, step)
+    self._wait()
+    if evaluate and not self._evaluate(state, step):
+      return self._interrupted(state, step)
+    return self._finish(state)
+
+  def _start(self, keys):
+    """State, step, positions in the data and clock that training begins with."""
     plan = self._plan
-    batch = None
+    found = [p.checkpoints.restore(plan.abstract_state()) for p in self._plans]
+    newest = {int(r.state.step) if r else 0 for r in found}
+    if len(newest) > 1:  # Some were broken, and are set aside by now.
+      raise errors.UserError(
+        'the seeds found different newest checkpoints; the same command goes on.'
+      )
+    [step] = newest
+    if not parallel.all_equal(step):
+      raise errors.UserError('the processes found different newest checkpoints.')
+    if found[0] is None:
+      found = [
+        checkpoint.Restored(
+          plan.initial_state(*k[:2], None if plan.samples else p.iterate()), None, {}
+        )
+        for p, k in zip(self._plans, keys, strict=True)
+      ]
+    else:
+      self._console.say(f'going on from step {step}')
+    state = self._seeds.join([r.state for r in found])
+    return state, step, [r.data_state for r in found], found[0].clock
+
+  def _prepare(self, state, keys, data_states, stack):
+    """Compiles the step, and starts to read if the data are on the host.
+
+    Compiled ahead: what a config gets wrong shows before the first step, and speeds
+    are those of training alone.
+
+    Returns:
+      `state -> (state, metrics)`; the state is donated.
+    """
+    plan = self._plan
+    data_key, loss_key = (self._seeds.stack([k[n] for k in keys]) for n in (1, 2))
     with errors.user_errors():
       if not plan.samples:
-        self._feed = feed.Feed(plan.iterate(), data_state=data_state)
-        stack.callback(self._feed.close)
-        batch = plan.example_batch
-      return plan.compiled_step(state, keys, batch)
+        for p, data_state in zip(self._plans, data_states, strict=True):
+          self._feeds.append(feed.Feed(p.iterate(), data_state=data_state))
+          stack.callback(self._feeds[-1].close)
+      lowered = self._seeds.lower(
+        plan.step_function(self._seeds.batch_sharding),
+        state,
+        loss_key,
+        data_key if plan.samples else plan.example_batch,
+        last_is_batch=not plan.samples,
+      )
+      step_fn = lowered.compile()
+    if plan.samples:
+      return lambda state: step_fn(state, loss_key, data_key)
+    return lambda state: step_fn(state, loss_key, self._batch())
 
   def _due(self, every, step):
     """Whether something is to be done at a step; never before the first."""
     every = self._config[every]
     return step > 0 and every > 0 and step % every == 0
 
-  def _next(self, keys):
-    """What the step takes beside state and key."""
-    if self._feed is None:
-      return keys[1]
+  def _batch(self):
+    """The next batch of each seed."""
     with errors.user_errors('config.data'):
-      batch = self._feed.take()
-    return parallel.global_batch(batch, parallel.sharded(self._plan.mesh))
+      batches = [f.take() for f in self._feeds]
+    return self._seeds.batch(batches)
+
+  def _going(self):
+    """`(i, plan)` of the seeds that are finite so far."""
+    return [(i, p) for i, p in enumerate(self._plans) if i not in self._failed]
 
   def _log(self, state, step, metrics):
     self._check_finite(state)
-    values = {n: float(v) for n, v in jax.device_get(metrics).items()}
+    values = self._seeds.each(metrics)
+    for i, _ in self._going():
+      self._metrics[i].write(step, values[i])
+    loss = float(np.mean([values[i]['loss'] for i, _ in self._going()]))
     done = step / self._config['train_steps']
-    self._console.progress(self._speed.line(step, values), done)
-    self._metrics.write(step, values)
+    line = self._speed.line(step, {'loss': loss})
+    count = len(self._plans)
+    self._console.progress(f'{count} seeds: {line}' if count > 1 else line, done)
 
   def _check_finite(self, state):
-    """Raises `NonFiniteError` if any step up to here was not finite."""
-    failed = int(state.nonfinite_step)
-    if failed < 0:
-      return
-    self._plan.checkpoints.wait()
-    raise errors.NonFiniteError(
-      f'the loss or its gradient is not finite at step {failed}; '
-      f'{self._plan.checkpoints.last_good()}.'
-    )
+    """Notes and tells which seeds had a step up to here that was not finite.
+
+    Raises:
+      errors.NonFiniteError: no other is left.
+    """
+    for i, found in enumerate(self._seeds.each({'step': state.nonfinite_step})):
+      if found['step'] < 0 or i in self._failed:
+        continue
+      plan = self._plans[i]
+      plan.checkpoints.wait()
+      seed = f'seed {plan.config["seed"]}: ' if len(self._plans) > 1 else ''
+      self._failed[i] = errors.NonFiniteError(
+        f'{seed}the loss or its gradient is not finite at step {int(found["step"])}; '
+        f'{plan.checkpoints.last_good()}.'
+      )
+      if seed:
+        self._console.warn(str(self._failed[i]))
+    if len(self._failed) == len(self._plans):
+      raise self._failed[0]
 
   def _save(self, state, step):
     # A checkpoint of NaN would be the newest, and push the good ones out.
     self._check_finite(state)
-    self._plan.checkpoints.save(
-      state,
-      step=step,
-      data_state=self._feed.data_state if self._feed else None,
-      clock=self._clock.read(),
-    )
+    # First that of before, of all: see `_in_step`.
+    self._wait()
+    for i, plan in self._going():
+      plan.checkpoints.save(
+        self._seeds.pick(state, i),
+        step=step,
+        data_state=self._feeds[i].data_state if self._feeds else None,
+        clock=self._clock.read(),
+      )
+
+  def _wait(self):
+    for plan in self._plans:
+      plan.checkpoints.wait()
 
   def _evaluate(self, state, step):
-    """Scores on the way; None if they were there already or were cut short."""
-    if parallel.first_says(self._metrics.has(step, 'eval/')):
-      return None
+    """Scores the seeds and tells what is not told yet; False if it was cut short."""
     self._check_finite(state)
     final = step == self._config['train_steps']
-    with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
-      with self._stop.at_once():
-        scores = self._plan.exam.scores(state, final=final)
-      self._tell(step, scores)
-      return scores
-    return None
+    for i, _ in self._going():
+      told = parallel.first_says(self._metrics[i].has(step, 'eval/'))
+      if (told and not final) or i in self._scores:
+        continue
+      with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
+        with self._stop.at_once():
+          one = self._seeds.pick(state, i)
+          scores = self._plan.exam.scores(one, final=final)
+        if not told:
+          self._tell(i, step, scores)
+        if final:
+          self._scores[i] = scores
+        continue
+      return False
+    return True
 
-  def _tell(self, step, scores):
+  def _tell(self, i, step, scores):
     flat = headline(scores)
-    self._metrics.write(step, {f'eval/{n}': v for n, v in flat.items()})
+    self._metrics[i].write(step, {f'eval/{n}': v for n, v in flat.items()})
+    seed = f'seed {self._plans[i].config["seed"]}  ' if len(self._plans) > 1 else ''
     for part in ('', *(n for n in scores if n.startswith('capacity_'))):
       shown = headline(scores[part] if part else scores, nested=False)
       figures = '  '.join(f'{n} {v:.4g}' for n, v in shown.items())
       self._console.say(
-        f'step {step}  {part.replace("_", " ")}{part and "  "}{figures}'
+        f'step {step}  {seed}{part.replace("_", " ")}{part and "  "}{figures}'
       )
 
-  def _final_scores(self, state, scores):
-    """The scores of the last step; None if they were cut short."""
-    if scores is not None and self._due('eval_every', int(state.step)):
-      return scores
-    with contextlib.suppress(interrupt.Interrupted):
-      with self._stop.at_once():
-        scores = self._plan.exam.scores(state, final=True)
-      if not self._metrics.has(int(state.step), 'eval/'):
-        self._tell(int(state.step), scores)
-      return scores
-    return None
-
   def _panel(self, state, step):
-    path = self._plan.workdir / 'panels' / f'step_{step:06}.png'
-    if not parallel.is_first() or path.exists():
-      return
-    with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
-      with self._stop.at_once():
-        pixels = _panel_pixels(self._plan, state)
-      path.parent.mkdir(exist_ok=True)
-      _write_png(path, pixels)
-      self._metrics.image(step, 'panel', pixels)
+    for i, plan in self._going():
+      path = plan.workdir / 'panels' / f'step_{step:06}.png'
+      if not parallel.is_first() or path.exists():
+        continue
+      with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
+        with self._stop.at_once():
+          pixels = _panel_pixels(self._plan, self._seeds.pick(state, i))
+        path.parent.mkdir(exist_ok=True)
+        _write_png(path, pixels)
+        self._metrics[i].image(step, 'panel', pixels)
 
   def _interrupted(self, state, step):
     self._save(state, step)
-    self._plan.checkpoints.wait()
+    self._wait()
     self._console.say(f'stopped at step {step}, saved; the same command goes on.')
     signum = self._stop.signum or signal.SIGTERM  # Of some process.
-    return {'interrupted': int(signum), 'step': step}
+    return [{'interrupted': int(signum), 'step': step} for _ in self._plans]
+
+  def _finish(self, state):
+    times = self._clock.read()
+    return [
+      self._failed[i]
+      if i in self._failed
+      else _finish(
+        plan,
+        self._seeds.pick(state, i),
+        self._scores.get(i),
+        times,
+        self._console,
+        seeds_at_once=len(self._plans),
+      )
+      for i, plan in enumerate(self._plans)
+    ]
 
 
 def _panel_pixels(plan, state):
@@ -738,18 +897,20 @@ def _plain(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def _finish(plan, state, scores, clock, console):
+def _finish(plan, state, scores, times, console, *, seeds_at_once=1):
   """Writes `weights.npz` and `results.json`; returns what the latter holds."""
   config = plan.config
   step = int(state.step)
   images_seen = step * config['batch_size']
-  times = clock.read()
+  rate = seeds_at_once * images_seen / max(times['train_seconds'], 1e-9)
   results = {
     'scores': _plain(scores or {}),
     'step': step,
     'seed': config['seed'],
     'images_seen': images_seen,
-    'images_per_second': images_seen / max(times['train_seconds'], 1e-9),
+    # Speed, time and memory are those of all seeds that were trained at once.
+    'seeds_at_once': seeds_at_once,
+    'images_per_second': rate,
     'wall_clock': times,
     'num_params': states.num_params(state),
     'peak_memory_mib': record.peak_memory_mib(),

@@ -73,7 +73,7 @@ def sampling_step(step_fn, *, sample, batch_size, sharding):
     step_fn: `(state, batch, key) -> (state, metrics)`.
     sample: `(key, batch_size) -> batch`, of a `data.sources.DeviceSource`.
     batch_size: examples per step, over all devices.
-    sharding: of the leading axis of a batch.
+    sharding: of the leading axis of a batch; None for whatever comes about.
 
   Returns:
     `(state, key, data_key) -> (state, metrics)`.
@@ -81,8 +81,7 @@ def sampling_step(step_fn, *, sample, batch_size, sharding):
 
   def step(state, key, data_key):
     batch = sample(jax.random.fold_in(data_key, state.step), batch_size)
-    batch = jax.lax.with_sharding_constraint(batch, sharding)
-    return step_fn(state, batch, key)
+    return step_fn(state, _place(batch, sharding), key)
 
   return step
 
@@ -93,7 +92,7 @@ def completing_step(step_fn, *, complete, sharding):
   Args:
     step_fn: `(state, batch, key) -> (state, metrics)`.
     complete: `(key, batch) -> batch`, of a `data.sources.HostSource`, or None.
-    sharding: of the leading axis of a batch.
+    sharding: of the leading axis of a batch; None for whatever comes about.
 
   Returns:
     `(state, key, batch) -> (state, metrics)`.
@@ -103,8 +102,13 @@ def completing_step(step_fn, *, complete, sharding):
     if complete is not None:
       data_key = jax.random.fold_in(key, _COMPLETING_STREAM)
       data_key = jax.random.fold_in(data_key, state.step)
-      batch = complete(data_key, batch)
-      batch = jax.lax.with_sharding_constraint(batch, sharding)
+      batch = _place(complete(data_key, batch), sharding)
     return step_fn(state, batch, key)
 
   return step
+
+
+def _place(batch, sharding):
+  if sharding is None:
+    return batch
+  return jax.lax.with_sharding_constraint(batch, sharding)

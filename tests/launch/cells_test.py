@@ -170,6 +170,69 @@ def test_an_interrupted_cell_is_not_recorded_and_ends_the_call(tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_seeds_of_one_row_are_run_together(tmp_path):
+  groups, output = [], tmp_path / 'out.jsonl'
+  other = [
+    cell._replace(
+      name=f'other_{cell.name}', config=cells.override(cell.config, {'lr': 0.2})
+    )
+    for cell in worker.make_cells(5)
+  ]
+  # Rows take turns, as those of a table do.
+  wanted = [c for pair in zip(worker.make_cells(5), other, strict=True) for c in pair]
+
+  def train_seeds(configs, workdirs):
+    groups.append([(c.lr, c.seed) for c in configs])
+    found = [
+      worker.train_slowly(0.0, c, w) for c, w in zip(configs, workdirs, strict=True)
+    ]
+    if configs[0].lr == 0.2 and len(configs) == 3:
+      found[1] = errors.NonFiniteError('seed 1: the loss is not finite at step 3.')
+    return found
+
+  def run():
+    return cells.run_missing(
+      wanted,
+      tmp_path,
+      output,
+      train=_train(seen),
+      train_seeds=train_seeds,
+      at_once=3,
+      say=lambda sentence: None,
+    )
+
+  seen = []
+  with cells.claim(tmp_path / 'claims' / 'seed_1.lock'):
+    tally = run()
+  assert groups == [
+    [(0.1, 0), (0.1, 2), (0.1, 3)],
+    [(0.2, 0), (0.2, 1), (0.2, 2)],
+    [(0.2, 3), (0.2, 4)],
+  ]
+  assert seen == [4] and tally.run == 8 and tally.claimed == ['seed_1']
+  assert list(tally.failed) == ['other_seed_1']
+  assert len(cells.read(output)) == 8
+  del groups[:], seen[:]
+  assert run().run == 2 and seen == [1, 1] and not groups
+
+
+def test_of_seeds_stopped_together_the_finished_ones_are_recorded(tmp_path):
+  def train_seeds(configs, workdirs):
+    stopped = {'interrupted': 15, 'step': 3}
+    return [stopped, worker.train_slowly(0.0, configs[1], workdirs[1])]
+
+  tally = cells.run_missing(
+    worker.make_cells(2),
+    tmp_path,
+    tmp_path / 'out',
+    train=None,
+    train_seeds=train_seeds,
+    at_once=2,
+  )
+  assert tally == cells.Tally(1, [], {}, 15)
+  assert cells.read(tmp_path / 'out')[0]['config']['seed'] == 1
+
+
 def test_others_cells_are_left_to_them(tmp_path):
   seen = []
   with cells.claim(tmp_path / 'claims' / 'seed_1.lock'):

@@ -3,6 +3,7 @@
 import json
 import types
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -193,6 +194,37 @@ def test_the_command_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
   assert '| 50.0 ± 0.0 |' in (folder / 'table_2.md').read_text()
   picture = Image.open(folder / 'table_1_cpu.png')
   assert picture.width > 400 and np.asarray(picture).std() > 10
+
+
+def test_seeds_at_once_share_their_time():
+  lines = _lines(_cells('1'), 4 * [0.5])  # 90 s each.
+  shared = [line | {'seeds_at_once': 2} for line in lines]
+  assert '1.0 hours' in tables.markdown('First', 10 * lines)
+  assert '0.5 hours' in tables.markdown('First', 10 * shared)
+  assert tables.estimate(_cells('1')[0], shared) == pytest.approx(45)
+
+
+def test_how_many_seeds_at_once():
+  assert tables.seeds_at_once('4', 10) == 4
+  assert tables.seeds_at_once('auto', 10) == tables.seeds_at_once('0', 10) == 1
+  for text in ('many', '-1', '1.5'):
+    with pytest.raises(ValueError, match='must be a number or auto'):
+      tables.seeds_at_once(text, 10)
+
+
+def test_seeds_that_do_not_fit_into_memory_are_run_fewer_at_a_time(monkeypatch):
+  sizes = []
+
+  def train_seeds(configs, workdirs):
+    sizes.append(len(configs))
+    if len(configs) > 2:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+    return [{'of': workdir} for workdir in workdirs]
+
+  monkeypatch.setattr(loop, 'train_seeds', train_seeds)
+  found = tables.train_seeds(list(range(5)), list('abcde'))
+  assert [r['of'] for r in found] == list('abcde')
+  assert sizes == [5, 2, 3, 1, 2]
 
 
 @pytest.mark.parametrize(
