@@ -5,15 +5,15 @@
 For recipes of configs/image_graph_image.py, K seeds (`--seeds`) are trained
 - one after another, compiled once,
 - vmapped on one device,
-- shared over the devices, each holding whole seeds (see `img2graph.training.seeds`);
-  on a processor those that `JAX_NUM_CPU_DEVICES` makes.
+- shared over all devices, each holding whole seeds (see `img2graph.training.seeds`); on
+  a processor there are those that `JAX_NUM_CPU_DEVICES` makes.
 
 Timed are steps, and whole runs of `--train_steps` steps with compilation, logs,
 checkpoints and scores, by the clock and of the processor; the latter says what it costs
 when other programs use the machine. Each way has processes of its own. One after
 another, a first run compiles and a second reads what it compiled: K cost the first and
-K - 1 times the second. The figures of the table are divided by those of one seed, its
-batch split over the same devices.
+K - 1 times the second. What the table says of K seeds is divided by one seed, whose
+batch is split over the same devices.
 """
 
 import argparse
@@ -31,8 +31,6 @@ from benchmarks import routes
 from benchmarks import throughput
 from configs import image_graph_image
 from img2graph.training import loop
-
-_WAYS = ('one after another', 'vmapped', 'shared over devices')
 
 
 def time_steps(variant, count, *, steps, rounds):
@@ -86,45 +84,60 @@ def _in_process(function, *arguments, devices, cache, **options):
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(variant, way, options):
-  """A row: seconds of one seed and of K in one of the ways, or None if it is not there.
+def measure(variant, options):
+  """Rows of one recipe: seconds of one seed and of K in each of the ways.
 
   Args:
     variant: of configs/image_graph_image.py.
-    way: one of `_WAYS`.
     options: of the command line.
+
+  Yields:
+    dicts; none for sharing where there is one device.
   """
-  devices = 1 if way == 'vmapped' else None
+  step_options = dict(steps=options.steps, rounds=options.rounds)
+  run_options = dict(train_steps=options.train_steps)
   count = options.seeds
-  run_options = dict(devices=devices, train_steps=options.train_steps)
-  step_options = dict(devices=devices, steps=options.steps, rounds=options.rounds)
-  # Fresh: what is compiled here is to be paid for here.
-  with tempfile.TemporaryDirectory() as cache:
-    step_options['cache'] = run_options['cache'] = cache
-    one_step = _in_process('time_steps', variant, 1, **step_options)
-    if way == 'shared over devices' and one_step['devices'] == 1:
+
+  def steps(number, place):
+    return _in_process('time_steps', variant, number, **place, **step_options)
+
+  def runs(first, number, place):
+    # Fresh unless it says otherwise: what is compiled here is to be paid for here.
+    if not options.train_steps:
       return None
-    one_run = _in_process('time_run', variant, 0, 1, **run_options)
-    if way == 'one after another':
-      next_run = _in_process('time_run', variant, 1, 1, **run_options)
-      steps = {n: count * one_step[n] for n in ('clock', 'processor')}
-      run = {n: one_run[n] + (count - 1) * next_run[n] for n in one_run}
-    else:
-      steps = _in_process('time_steps', variant, count, **step_options)
-      run = _in_process('time_run', variant, 0, count, **run_options)
-  return {
-    'recipe': variant,
-    'way': way,
-    'seeds': count,
-    'devices': one_step['devices'],
-    'train_steps': options.train_steps,
-    'step_seconds': {'one': one_step, 'all': steps},
-    'run_seconds': {'one': one_run, 'all': run},
-    'over_one': {
-      'step': {n: steps[n] / one_step[n] for n in ('clock', 'processor')},
-      'run': {n: run[n] / one_run[n] for n in ('clock', 'processor')},
-    },
-  }
+    return _in_process('time_run', variant, first, number, **place, **run_options)
+
+  for devices in (1, None):
+    with tempfile.TemporaryDirectory() as cache:
+      place = dict(devices=devices, cache=cache)
+      one = {'run': runs(0, 1, place)}
+      next_run = runs(1, 1, place)
+      one['step'] = steps(1, place)
+      found = one['step']['devices']
+      if devices is None and found == 1:
+        return
+      after = {
+        'step': {n: count * one['step'][n] for n in ('clock', 'processor')},
+        'run': next_run
+        and {n: one['run'][n] + (count - 1) * next_run[n] for n in next_run},
+      }
+      together = {'run': runs(0, count, place), 'step': steps(count, place)}
+    way = 'vmapped' if found == 1 else 'shared over devices'
+    for name, seconds in (('one after another', after), (way, together)):
+      yield {
+        'recipe': variant,
+        'way': name,
+        'seeds': count,
+        'devices': found,
+        'train_steps': options.train_steps,
+        'seconds_of_one': one,
+        'seconds_of_all': seconds,
+        'over_one': {
+          what: {n: seconds[what][n] / one[what][n] for n in ('clock', 'processor')}
+          for what in ('step', 'run')
+          if one[what]
+        },
+      }
 
 
 def table(rows):
@@ -133,9 +146,9 @@ def table(rows):
     [
       row['recipe'],
       f'{row["way"]} ({row["devices"]})',
-      f'{1e3 * row["step_seconds"]["one"]["clock"]:.4g}',
+      f'{1e3 * row["seconds_of_one"]["step"]["clock"]:.4g}',
       *(
-        f'{row["over_one"][what][n]:.2f}'
+        f'{row["over_one"][what][n]:.2f}' if what in row['over_one'] else '-'
         for what in ('step', 'run')
         for n in ('clock', 'processor')
       ),
@@ -155,11 +168,10 @@ def main(argv=None):
   parser.add_argument(
     '--recipes', nargs='+', default=['ours,cpu', 'paper,cpu'], metavar='VARIANT'
   )
-  parser.add_argument('--ways', nargs='+', choices=_WAYS, default=_WAYS)
   parser.add_argument('--seeds', type=int, default=10)
   parser.add_argument('--steps', type=int, default=10, help='of one measurement')
   parser.add_argument('--rounds', type=int, default=5)
-  parser.add_argument('--train_steps', type=int, default=200, help='of a whole run')
+  parser.add_argument('--train_steps', type=int, default=200, help='of a run; 0: none')
   parser.add_argument('--note', default='', help='for the record')
   parser.add_argument('--output', help='JSON; the table goes beside it')
   parser.add_argument('--call', help=argparse.SUPPRESS)
@@ -169,11 +181,9 @@ def main(argv=None):
     found = globals()[call['function']](*call['arguments'], **call['options'])
     print(json.dumps(found))
     return 0
-  if options.seeds < 2 or min(options.steps, options.rounds, options.train_steps) < 1:
-    print(
-      '--seeds must be 2 or more, and --steps, --rounds and --train_steps positive.',
-      file=sys.stderr,
-    )
+  if options.seeds < 2 or min(options.steps, options.rounds) < 1:
+    message = '--seeds must be 2 or more, and --steps and --rounds positive.'
+    print(message, file=sys.stderr)
     return 2
   unknown = set(options.recipes) - set(image_graph_image.VARIANTS)
   if unknown:
@@ -182,14 +192,10 @@ def main(argv=None):
   rows = []
   load = os.getloadavg()[0]
   for recipe in options.recipes:
-    for way in options.ways:
-      row = measure(recipe, way, options)
-      if row is None:
-        print(f'{recipe}: there is one device, nothing to share seeds over.')
-        continue
+    for row in measure(recipe, options):
       rows.append(row)
       print(table(rows[-1:]).splitlines()[-1], flush=True)
-  text = table(rows) if rows else ''
+  text = table(rows)
   if options.note:
     text += f'\n{options.note}\n'
   print(f'\n{text}')

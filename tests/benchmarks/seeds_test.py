@@ -35,8 +35,9 @@ def test_costs_are_those_of_all_seeds_over_one(tmp_path, monkeypatch, capsys):
   arguments = ['--recipes', 'ours,cpu', '--note=busy', f'--output={output}']
   assert seeds.main(arguments) == 0
   report = json.loads(output.read_text())
-  after, vmapped, shared = report['rows']
+  after, vmapped, split, shared = report['rows']
   assert report['note'] == 'busy' and report['load_average']['before'] >= 0
+  assert after['way'] == split['way'] == 'one after another'
   assert after['over_one']['step'] == {'clock': 10, 'processor': 10}
   assert after['over_one']['run'] == {'clock': (10 + 9 * 6) / 10, 'processor': 10}
   assert vmapped['over_one']['step'] == {'clock': 5.5, 'processor': 10}
@@ -45,6 +46,8 @@ def test_costs_are_those_of_all_seeds_over_one(tmp_path, monkeypatch, capsys):
   assert '| ours,cpu | vmapped (1) | 1000 | 5.50 | 10.00 | 10.00 |' in (
     output.with_suffix('.md').read_text()
   )
+  assert seeds.main([*arguments, '--train_steps=0']) == 0
+  assert list(json.loads(output.read_text())['rows'][0]['over_one']) == ['step']
 
 
 @pytest.mark.usefixtures('_toy')
