@@ -23,10 +23,14 @@ from ml_collections import config_flags
 
 from launch import cells
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE[:VARIANT].')
-_SWEEP = flags.DEFINE_string('sweep', '', 'Which sweep of the config file.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the runs.')
-_OUTPUT = flags.DEFINE_string('output', None, 'JSON lines, one for each entry.')
+
+def _define_flags():
+  # Not when this file is imported: others have flags of these names, too.
+  config_flags.DEFINE_config_file('config', None, 'FILE[:VARIANT].')
+  flags.DEFINE_string('sweep', '', 'Which sweep of the config file.')
+  flags.DEFINE_string('workdir', None, 'Folder of the runs.')
+  flags.DEFINE_string('output', None, 'JSON lines, one for each entry.')
+  flags.mark_flags_as_required(['config', 'workdir', 'output'])
 
 
 def entries(config_path, name):
@@ -100,16 +104,17 @@ def main(argv):
   from img2graph.training import loop
   from img2graph.training import parallel
 
-  parallel.use_cores(_CONFIG.value.get('batch_size', 1))
+  values = flags.FLAGS
+  parallel.use_cores(values.config.get('batch_size', 1))
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
     tally = cells.run_missing(
-      cells_of(_CONFIG.value, entries(path, _SWEEP.value)),
-      _WORKDIR.value,
-      _OUTPUT.value,
+      cells_of(values.config, entries(path, values.sweep)),
+      values.workdir,
+      values.output,
       train=loop.train,
     )
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(values.output)
     output.with_suffix('.md').write_text(table(cells.read(output)))
   except (ValueError, errors.UserError, errors.SaveError) as error:
     print(error, file=sys.stderr)
@@ -120,5 +125,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir', 'output'])
+  _define_flags()
   app.run(main)

@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 
 from img2graph import files
 from img2graph import plotting
@@ -395,6 +396,7 @@ def run(argv):
 
 
 def main(argv):
+  logging.set_verbosity(logging.ERROR)
   try:
     status = run(argv)
   except (ValueError, errors.UserError, errors.SaveError) as error:
