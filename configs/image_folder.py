@@ -46,4 +46,5 @@ def get_config(variant='base'):
     c.eval_every = c.checkpoint_every = c.panel_every = 50
   else:
     c.data.dir = 'examples'  # The drawings that come with the project.
+    c.data.rehearse = 0
   return c

@@ -69,9 +69,9 @@ def target(batch, images, prepare):
   """
   if 'target' not in batch:
     return Target(images, jnp.ones(images.shape[0]), batch.get('graph'))
-  drawn = prepare(batch['target'])
-  clean = jnp.any(drawn != images, axis=(1, 2, 3)).astype(jnp.float32)
-  return Target(drawn, clean, batch.get('graph'))
+  # Prepared, equal images may differ by rounding.
+  clean = jnp.any(batch['target'] != batch['image'], axis=(1, 2, 3))
+  return Target(prepare(batch['target']), clean.astype(jnp.float32), batch.get('graph'))
 
 
 def build(name, **options):

@@ -3,9 +3,15 @@
 import json
 
 from benchmarks import capacity
+from img2graph import data
 
 
-def test_pruned_pairs_grow_with_the_nodes_and_all_with_their_square(tmp_path, capsys):
+def test_pruned_pairs_grow_with_the_nodes_and_all_with_their_square(
+  tmp_path, monkeypatch
+):
+  # Drawings of a generator that compiles in no time.
+  shapes = data.build('shapes', side=64)
+  monkeypatch.setattr(capacity.data, 'build', lambda **options: shapes)
   output = tmp_path / 'out' / 'capacity.json'
   arguments = ['--nodes', '16', '--rounds=1', '--variant=smoke', f'--output={output}']
   assert capacity.main(arguments) == 0

@@ -3,6 +3,7 @@
 import jax
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
 
 from configs import image_graph_image
@@ -31,8 +32,9 @@ def _leave_weights(cell, workdir):
 def _figure(tmp_path, *arguments):
   folders = [f'--workdir={tmp_path / "runs"}', f'--output={tmp_path / "out"}']
   options = ['--paper=image_graph_image', '--scale=smoke', '--table=1', '--rows=2']
-  flags.FLAGS(['figures', *options, *folders, *arguments])
-  figures.run(['figures'])
+  with flagsaver.flagsaver():
+    flags.FLAGS(['figures', *options, *folders, *arguments])
+    figures.run(['figures'])
   return Image.open(tmp_path / 'out' / 'image_graph_image' / 'figure_1_smoke.png')
 
 

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
 
 from img2graph.training import loop
@@ -179,8 +180,10 @@ def test_the_command_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
 
   def run(*arguments):
     folders = [f'--workdir={tmp_path / "runs"}', f'--output={tmp_path / "results"}']
-    flags.FLAGS(['tables', '--paper=toy', *folders, *arguments])
-    return tables.run(['tables'])
+    with flagsaver.flagsaver():
+      options = ['--paper=toy', '--scale=cpu', *folders, *arguments]
+      flags.FLAGS(['tables', *options])
+      return tables.run(['tables'])
 
   assert run('--table=1', '--seeds=2', '--dry_run') == 0
   assert '4 cells; 0.0 h to do on one such machine, and 4' in capsys.readouterr().out
