@@ -89,6 +89,9 @@ def get_config(variant='base'):
     c.data.side = c.method.canonical_form.side = 64
     c.method.nodes.update(width=8, blocks=1, context=1, drawing=8)
     c.method.edges.hidden = 8
+    if variant == 'supervised_smoke':
+      # One variant is enough to compile the generator of strokes.
+      c.data = dict(source='shapes', side=64, line_width=1.5)
   else:
     c.train_steps = 9_000
     c.optim.lr = 1.5e-3
