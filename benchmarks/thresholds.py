@@ -10,14 +10,13 @@ table, F1 of edge triplets, macro in brackets.
 """
 
 import argparse
-import importlib.util
-import pathlib
 import sys
 
 from benchmarks import routes
 from img2graph import data
 from img2graph import evaluation
 from img2graph import weights
+from launch import sweep
 
 PERCENT = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 
@@ -25,11 +24,7 @@ PERCENT = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 def load_config(text):
   """The config of FILE[:VARIANT]."""
   path, _, variant = text.partition(':')
-  spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-  if spec is None or not pathlib.Path(path).is_file():
-    raise ValueError(f'there is no config file {path}.')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = sweep.load_module(path)
   return module.get_config(variant) if variant else module.get_config()
 
 

@@ -33,15 +33,27 @@ def _define_flags():
   flags.mark_flags_as_required(['config', 'workdir', 'output'])
 
 
+def load_module(config_path):
+  """The module of a config file.
+
+  Raises:
+    ValueError: there is no such file.
+  """
+  if not pathlib.Path(config_path).is_file():
+    raise ValueError(f'there is no config file {config_path}.')
+  spec = importlib.util.spec_from_file_location('sweep_config', config_path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
 def entries(config_path, name):
   """The dicts of overrides that `sweep(name)` of a config file yields.
 
   Raises:
     ValueError: the file has no sweep of that name.
   """
-  spec = importlib.util.spec_from_file_location('sweep_config', config_path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = load_module(config_path)
   if not hasattr(module, 'sweep'):
     raise ValueError(f'{config_path} has no sweep().')
   return list(module.sweep(name) if name else module.sweep())

@@ -208,22 +208,24 @@ def as_text(rows):
     rows: of `summarize`, at least one.
   """
   names = list(rows[0]['row'])
-  published = [n for n in ('precision', 'recall', 'f1') if n in rows[0]['published']]
-  if not published and any(row['published'] for row in rows):
-    published = ['f1']
+  printed = {name for row in rows for name in row['published']}
+  published = [name for name in ('precision', 'recall', 'f1') if name in printed]
   head = ['recipe', *names]
   head += [f'paper: {n.replace("f1", "F1")}' for n in published]
   table = [[*head, *_COLUMNS, 'n']]
   for row in rows:
     texts = [row['recipe'], *(row['row'].get(name, '') for name in names)]
     texts += [_number(row['published'].get(name)) for name in published]
-    texts += [_number(row['scores'][name]) for name in _COLUMNS.values()]
+    texts += [_number(row['scores'][name], row['n'] == 1) for name in _COLUMNS.values()]
     table.append([*texts, str(row['n'])])
   return table
 
 
-def _number(pair):
-  return '' if pair is None else f'{pair[0]:.1f} ± {pair[1]:.1f}'
+def _number(pair, alone=False):
+  """A mean with its deviation, which a seed alone does not have."""
+  if pair is None:
+    return ''
+  return f'{pair[0]:.1f}' if alone else f'{pair[0]:.1f} ± {pair[1]:.1f}'
 
 
 def markdown(title, lines):

@@ -6,10 +6,23 @@ and noise. Coordinates in [-1, 1] are those of the outer edges of the image and 
 change. Images are `[B, S, S, 1]` float32 in [0, 1], ink 1.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 EPS = 1e-6
+
+
+def preparation(options):
+  """`images -> images` as an encoder sees them.
+
+  Args:
+    options: of `canonical_image`, a dict; None leaves images as they are, in float32.
+  """
+  if options is None:
+    return lambda images: images.astype(jnp.float32)
+  return functools.partial(canonical_image, **options)
 
 
 def canonical_image(images, *, side=64, floor=0.15, gain=1.0):

@@ -133,6 +133,24 @@ def ink(images, nodes):
   return given * jax.nn.sigmoid(nodes.drawing)
 
 
+def views(images, nodes, *, prepared):
+  """What the encoder sees and draws, for panels.
+
+  Args:
+    images: `[B, S, S, 1]` as the encoder sees them.
+    nodes: `heads.NodeSet` of them.
+    prepared: whether these are other than the images that were given.
+
+  Returns:
+    dict of `[B, S, S, 1]`: 'input' if `prepared`; 'clean', the drawing of the node head
+    if it makes one.
+  """
+  out = {'input': images} if prepared else {}
+  if nodes.drawing is not None:
+    out['clean'] = jax.nn.sigmoid(nodes.drawing)[..., None]
+  return out
+
+
 def check(*, capacity, precision, decision, nodes, predict_capacity=None):
   """Raises ValueError for values of `config.method` that no encoder can have."""
   if capacity < 2:

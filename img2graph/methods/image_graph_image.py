@@ -121,10 +121,7 @@ def build(
   model, predictor = build_model(capacity), build_model(wide)
   loss_fn = encoder.build_part('loss', LOSSES, loss)
 
-  def prepare(images):
-    if canonical_form is None:
-      return images.astype(jnp.float32)
-    return canonical.canonical_image(images, **canonical_form)
+  prepare = canonical.preparation(canonical_form)
 
   def init(key, batch):
     images = prepare(batch['image'])
@@ -159,11 +156,9 @@ def build(
     out = {'graph': encoded.to_graph(decision), 'drawing': coarse}
     if refiner is not None:
       out['refined'] = refined
-    if canonical_form is not None:
-      out['input'] = prepared
-    if encoded.nodes.drawing is not None:
-      out['clean'] = jax.nn.sigmoid(encoded.nodes.drawing)[..., None]
-    return out
+    return out | encoder.views(
+      prepared, encoded.nodes, prepared=canonical_form is not None
+    )
 
   def ink(variables, images):
     prepared = prepare(images)

@@ -47,7 +47,7 @@ def build(
     canonical_form: options of `canonical.canonical_image`, or None.
     nodes: {'kind': 'proposals' or 'attention', ...options of that head}.
     edges: {'kind': 'segment' or 'roi', ...}.
-    loss: {'kind': 'heatmap' or 'proposals', ...}, see `_Heatmap` and `_Proposals`.
+    loss: {'kind': 'heatmap' or 'proposals', ...}, see `LOSSES`.
     decision: see `encoder.Encoded.to_graph`.
     sides: image sides that `predict` takes.
     predict_capacity: capacity of `predict`, if it differs.
@@ -79,10 +79,7 @@ def build(
   model, predictor = build_model(capacity), build_model(wide)
   loss_fn = encoder.build_part('loss', LOSSES, loss)
 
-  def prepare(images):
-    if canonical_form is None:
-      return images.astype(jnp.float32)
-    return canonical.canonical_image(images, **canonical_form)
+  prepare = canonical.preparation(canonical_form)
 
   def init(key, batch):
     params_key, explore_key = jax.random.split(key)
@@ -113,12 +110,8 @@ def build(
     drawing = rendering.draw_graph(
       graph, height=height, width=width, thickness=_THICKNESS, min_prob=0.5
     )
-    out = {'graph': graph, 'drawing': drawing}
-    if canonical_form is not None:
-      out['input'] = prepared
-    if encoded.nodes.drawing is not None:
-      out['clean'] = jax.nn.sigmoid(encoded.nodes.drawing)[..., None]
-    return out
+    seen = encoder.views(prepared, encoded.nodes, prepared=canonical_form is not None)
+    return {'graph': graph, 'drawing': drawing, **seen}
 
   def ink(variables, images):
     prepared = prepare(images)

@@ -75,7 +75,6 @@ def test_slurm_joins_the_nodes_of_one_training(ask, tmp_path):
   assert (tmp_path / 'asked.variables').read_text() == ' 1\n'
 
 
-@pytest.mark.skipif(not (ROOT / 'launch/tables.py').exists(), reason='no tables yet')
 def test_slurm_gives_an_array_the_cells_of_a_table(ask):
   words = slurm(ask, array=True, SLURM_ARRAY_TASK_ID='3')
   assert words[1:3] == ['-m', 'launch.tables']
