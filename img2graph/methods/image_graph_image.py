@@ -235,6 +235,7 @@ def _similarity_loss(
   measure,
   on,
   overlap_weight,
+  weight=1.0,
   length_cost=0.0,
   edge_cost=0.0,
   node_cost=0.0,
@@ -243,7 +244,8 @@ def _similarity_loss(
 ):
   """The paper's loss (equations 4 to 6): dissimilarity and conditional overlap.
 
-  The paper has no costs of nodes and edges.
+  The paper has no costs of nodes and edges, beside which `weight` is that of the
+  dissimilarity.
   """
   cost_fn = _graph_cost(length_cost, edge_cost, node_cost, cost_ramp)
   measures = {'ms_ssim': similarity.ms_ssim, 'ssim': similarity.ssim}
@@ -255,7 +257,7 @@ def _similarity_loss(
   def loss_fn(encoded, coarse, refined, target, progress):
     drawing = refined if on == 'refined' else coarse
     values = measures[measure](drawing, target.image, **options)
-    error = 1 - values.mean()
+    error = weight * (1 - values.mean())
     value, metrics = error, {'error': error}
     if overlap_weight:
       overlap = attention.attention_overlap(encoded.nodes.attention, values)

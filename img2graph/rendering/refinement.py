@@ -27,8 +27,14 @@ def _centred(key, shape, dtype=jnp.float32):
   return jnp.zeros(shape, dtype).at[1:2, 1:2].set(centre)
 
 
+def _identity(key, shape, dtype=jnp.float32):
+  """As `_centred`, but the first channel out is the first channel in."""
+  first = jnp.eye(1, shape[2], dtype=dtype)[0]
+  return _centred(key, shape, dtype).at[1, 1, :, 0].set(first)
+
+
 # How the kernels start; see `RefinementNet.start`.
-_STARTS = {'random': _SMALL_NORMAL, 'centred': _centred}
+_STARTS = {'random': _SMALL_NORMAL, 'centred': _centred, 'identity': _identity}
 
 
 class RefinementNet(nn.Module):
@@ -47,7 +53,8 @@ class RefinementNet(nn.Module):
     start: of the kernels, which the paper does not say. 'random' (all nine taps) moves
       what is drawn by a pixel or two, and the graph learns to lie that far from the
       ink, which no loss on the refined image sees. 'centred' (the middle tap alone,
-      the others 0) starts without a shift.
+      the others 0) starts without a shift; what is drawn may start darker or lighter
+      than paper. 'identity' starts with the drawing itself in the first channel.
     dtype: of the activations; parameters are float32.
   """
 

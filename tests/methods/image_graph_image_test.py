@@ -10,6 +10,8 @@ from configs import line_drawings
 from configs import simple_shapes
 from img2graph import data
 from img2graph import methods
+from img2graph.methods import base
+from img2graph.methods import image_graph_image
 
 
 @functools.cache
@@ -198,3 +200,18 @@ def test_wrong_options_are_refused_in_one_sentence(changes, message):
   config = simple_shapes.get_config('smoke')
   with pytest.raises(ValueError, match=message):
     _build(config, **changes)
+
+
+@pytest.mark.parametrize('measure', ['ssim', 'ms_ssim'])
+def test_the_weight_of_a_similarity_is_that_of_the_error_alone(measure):
+  target = base.Target(_recipe('smoke')[3]['image'], clean=None)
+  drawing = 0.5 * target.image
+  options = dict(measure=measure, overlap_weight=0.0, padding='valid')
+
+  def error(on, weight):
+    loss_fn = image_graph_image.LOSSES['similarity'](on=on, weight=weight, **options)
+    coarse, refined = (drawing, 0 * drawing)
+    return loss_fn(None, coarse, refined, target, 0.0)[1]['error'].item()
+
+  assert error('coarse', 3.0) == pytest.approx(3 * error('coarse', 1.0), rel=1e-5)
+  assert error('refined', 1.0) > error('coarse', 1.0) + 0.05

@@ -53,6 +53,22 @@ def test_a_centred_start_keeps_every_pixel_in_its_place(start, is_pointwise):
   assert (not jnp.delete(found.ravel(), 3 * 9 + 5).any()) == is_pointwise
 
 
+def test_an_identical_start_changes_nothing():
+  model = refinement.RefinementNet(features=4, start='identity')
+  drawing = _drawing(4)
+  found = model.apply(model.init(jax.random.key(0), drawing), drawing)
+  np.testing.assert_allclose(found, drawing, atol=1e-6)
+
+
+@pytest.mark.parametrize('start', ['centred', 'identity'])
+def test_every_tap_of_the_last_layer_can_learn(start):
+  model = refinement.RefinementNet(features=4, start=start)
+  drawing = _drawing(3)
+  variables = model.init(jax.random.key(0), drawing)
+  grads = jax.grad(lambda v: (model.apply(v, drawing) ** 2).sum())(variables)
+  assert (grads['params']['conv2']['kernel'] != 0).all()
+
+
 def test_a_centred_start_lets_every_tap_learn():
   model = refinement.RefinementNet(features=4, start='centred')
   drawing = _drawing(3)
