@@ -19,6 +19,7 @@ import ml_collections
 
 from img2graph import files
 from img2graph.training import errors
+from img2graph.training import parallel
 from img2graph.training import record
 
 # Between looks at the cells of others, seconds.
@@ -207,8 +208,11 @@ def run_missing(
     say: shows a sentence.
 
   Returns:
-    A `Tally`.
+    A `Tally`. Where several processes train together, the first claims and records, and
+    the others follow; theirs tells of an interruption only.
   """
+  if not parallel.is_first():
+    return _follow(cells, pathlib.Path(workdir), train, train_seeds)
   workdir = pathlib.Path(workdir)
   count, failed, stopped = 0, {}, None
   rows = [cell.row if at_once > 1 else None for cell in cells]
@@ -246,6 +250,7 @@ def run_missing(
           if row == rows[i] and not known(other) and take(other, stack):
             group.append(other)
         say(f'== {", ".join(c.name for c in group)}')
+        parallel.first_tells('\n'.join(c.name for c in group))
         found = _train(group, workdir, train, train_seeds)
         for one, results in zip(group, found, strict=True):
           if isinstance(results, Exception):
@@ -259,8 +264,20 @@ def run_missing(
         if stopped:
           return Tally(count, sorted(claimed), failed, stopped)
     if not (wait and claimed):
+      parallel.first_tells('')
       return Tally(count, sorted(claimed), failed, None)
     time.sleep(_PATIENCE)
+
+
+def _follow(cells, workdir, train, train_seeds):
+  """Trains what the first process says, until it says no more."""
+  named = {cell.name: cell for cell in cells}
+  while names := parallel.first_tells(''):
+    group = [named[name] for name in names.split('\n')]
+    for results in _train(group, workdir, train, train_seeds):
+      if isinstance(results, dict) and 'interrupted' in results:
+        return Tally(0, [], {}, results['interrupted'])
+  return Tally(0, [], {}, None)
 
 
 def _train(group, workdir, train, train_seeds):
@@ -271,5 +288,10 @@ def _train(group, workdir, train, train_seeds):
     if len(group) == 1:
       return [train(configs[0], workdirs[0])]
     return train_seeds(configs, workdirs)
-  except (errors.UserError, errors.NonFiniteError) as error:
+  except errors.NonFiniteError as error:
+    return [error for _ in group]
+  except errors.UserError as error:
+    # It may be this process's alone, and the others would wait for it.
+    if parallel.joined():
+      raise
     return [error for _ in group]

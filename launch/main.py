@@ -20,15 +20,14 @@ run is gone; 130 stopped by Ctrl-C and saved.
 import re
 import signal
 import sys
-import traceback
 
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-MODES = ('train_and_evaluate', 'train', 'evaluate')
+from launch import processes
 
-_DONE, _BUG, _MISTAKE, _NOT_FINITE, _NOT_SAVED = 0, 1, 2, 3, 4
+MODES = ('train_and_evaluate', 'train', 'evaluate')
 
 
 class FlagError(ValueError):
@@ -57,11 +56,7 @@ def parse(argv):
   options = dict(flag_values=values)
   flags.DEFINE_string('workdir', None, 'Folder of the run.', **options)
   flags.DEFINE_enum('mode', MODES[0], MODES, 'What to do.', **options)
-  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0.', **options)
-  flags.DEFINE_integer('num_processes', None, 'How many there are.', **options)
-  flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.', **options)
-  flags.DEFINE_bool('distributed', False, 'Join the cluster found.', **options)
-  flags.DEFINE_bool('traceback', False, 'Show where an error arose.', **options)
+  processes.define_flags(values)
   try:
     rest = values(list(argv))[1:]
   except Exception as error:  # A config file may raise anything.
@@ -125,63 +120,27 @@ def run(argv):
     print(
       __doc__ + f'\nModes: {", ".join(MODES)}. --traceback shows where an error arose.'
     )
-    return _DONE
+    return processes.DONE
   # ml_collections logs what it raises too.
   logging.set_verbosity(logging.ERROR)
   try:
     values = parse(argv)
   except FlagError as error:
     print(error, file=sys.stderr)
-    return _MISTAKE
-  # After the flags: a mistake in them is told at once, without loading jax.
-  from img2graph.training import errors
-  from img2graph.training import loop
-  from img2graph.training import parallel
+    return processes.MISTAKE
 
-  sys.unraisablehook = _unraisablehook
-  statuses = {
-    errors.UserError: _MISTAKE,
-    errors.NonFiniteError: _NOT_FINITE,
-    errors.SaveError: _NOT_SAVED,
-    errors.PeerError: parallel.PEER_GONE,
-  }
-  try:
-    with errors.user_errors():
-      if values.num_processes is None and not values.distributed:
-        parallel.use_cores(values.config.get('batch_size', 1))
-      parallel.initialize(
-        coordinator=values.coordinator,
-        num_processes=values.num_processes,
-        process_id=values.process_id,
-        detect=values.distributed,
-      )
+  def work():
+    from img2graph.training import loop
+
     if values.mode == 'evaluate':
       results = loop.evaluate(values.config, values.workdir)
     else:
       with_scores = values.mode == 'train_and_evaluate'
       results = loop.train(values.config, values.workdir, evaluate=with_scores)
-  except tuple(statuses) as error:
-    if values.traceback:
-      traceback.print_exc()
-    print(error, file=sys.stderr)
-    status = next(s for kind, s in statuses.items() if isinstance(error, kind))
-    parallel.leave(status)
-    return status
-  except BaseException:
-    if parallel.joined():
-      traceback.print_exc()
-      parallel.leave(_BUG)
-    raise
-  if results.get('interrupted') == signal.SIGINT:
-    return 130
-  return _DONE
+    stopped = results.get('interrupted') == signal.SIGINT
+    return 130 if stopped else processes.DONE
 
-
-def _unraisablehook(unraisable):
-  # When the first of several concurrent writes of a checkpoint fails, those behind it
-  # report to an event loop that is gone. The failure itself is raised in this thread.
-  if str(unraisable.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(unraisable)
+  return processes.run(values, values.config.get('batch_size', 1), work)
 
 
 if __name__ == '__main__':

@@ -11,16 +11,22 @@ from these lines alone, as table_TABLE.md and, for each scale, table_TABLE_SCALE
 
 --seeds_at_once=K trains up to K seeds of a row in one program (see docs/many_seeds.md);
 `auto` or 0 does what is faster: all that are missing of a row on a GPU or TPU, and one
-after another on a processor.
+after another on a processor or with several processes.
 
 --scale=paper is the paper's protocol, --scale=cpu a smaller one that two cores finish;
 they are told apart everywhere. --dry_run lists the cells with what is known of their
 time. --table=all runs all tables, one after another.
 
+Several processes train each cell together when they are joined as those of
+`launch.main` are, by --distributed or by --coordinator, --num_processes and
+--process_id; the first of them claims and records.
+
 Exit status: 0 done; 1 a cell failed; 2 a mistake in what was asked for; 3 other
-workers are at some cells still; 130 or 143 stopped and saved.
+workers are at some cells still; 4 something could not be saved; 5 another process is
+gone; 130 or 143 stopped and saved.
 """
 
+import functools
 import importlib
 import pathlib
 import sys
@@ -33,11 +39,11 @@ from absl import logging
 
 from img2graph import files
 from img2graph import plotting
-from img2graph.training import errors
 from img2graph.training import loop
 from img2graph.training import parallel
 from img2graph.training import record
 from launch import cells
+from launch import processes
 
 _PAPER = flags.DEFINE_string('paper', None, 'File of configs/ without its ending.')
 _TABLE = flags.DEFINE_string('table', 'all', 'Which one, as the file names them.')
@@ -49,6 +55,7 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/tables', 'Folder of the runs.')
 _OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the results.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the cells.')
 _WAIT = flags.DEFINE_bool('wait', False, 'Wait for the cells of other workers.')
+processes.define_flags()
 
 _THRESHOLDS = ('0.03', '0.05', '0.08')
 
@@ -323,7 +330,8 @@ def seeds_at_once(text, seeds):
     ValueError: it is neither a number nor `auto`.
   """
   if text in ('auto', '0'):
-    return 1 if jax.default_backend() == 'cpu' else seeds
+    alone = jax.process_count() == 1 and jax.default_backend() != 'cpu'
+    return seeds if alone else 1
   if not text.isdecimal():
     raise ValueError(f'seeds_at_once must be a number or auto; got {text!r}.')
   return int(text)
@@ -369,15 +377,19 @@ def run(argv):
       print(f'Table {name}')
       list_cells(wanted[name], lines)
     return 0
+  work = functools.partial(_run_tables, module, wanted, paths, output)
+  batch_size = min(c.config.batch_size for found in wanted.values() for c in found)
+  return processes.run(flags.FLAGS, batch_size, work)
+
+
+def _run_tables(module, wanted, paths, output):
+  """Runs the cells, and draws what there is; returns the exit status."""
   _keep_compiled(pathlib.Path(_WORKDIR.value))
-  parallel.use_cores(
-    min(cell.config.batch_size for found in wanted.values() for cell in found)
-  )
   at_once = seeds_at_once(_AT_ONCE.value, _SEEDS.value)
   status = 0
-  for name in names:
+  for name, found in wanted.items():
     tally = cells.run_missing(
-      wanted[name],
+      found,
       pathlib.Path(_WORKDIR.value) / _PAPER.value,
       paths[name],
       train=loop.train,
@@ -386,7 +398,8 @@ def run(argv):
       others=[path for other, path in paths.items() if other != name],
       wait=_WAIT.value,
     )
-    draw(module, name, output)
+    if parallel.is_first():
+      draw(module, name, output)
     if tally.interrupted:
       return 128 + tally.interrupted
     if tally.claimed:
@@ -401,9 +414,9 @@ def main(argv):
   logging.set_verbosity(logging.ERROR)
   try:
     status = run(argv)
-  except (ValueError, errors.UserError, errors.SaveError) as error:
+  except ValueError as error:
     print(error, file=sys.stderr)
-    status = 2
+    status = processes.MISTAKE
   sys.exit(status)
 
 

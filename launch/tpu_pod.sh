@@ -18,8 +18,11 @@
 # for example a mounted Filestore or bucket:
 #   bash launch/tpu_pod.sh .venv/bin/python -m launch.main --distributed \
 #     --config=configs/simple_shapes.py --workdir=DIR
+# or, for the table of a paper, every cell on the whole slice:
+#   bash launch/tpu_pod.sh .venv/bin/python -m launch.tables --distributed \
+#     --paper=image_graph_image --table=1 --scale=paper --workdir=DIR --output=DIR/results
 # The same command goes on after a host was lost or preempted. To stop and save:
-#   bash launch/tpu_pod.sh pkill -TERM -f launch.main
+#   bash launch/tpu_pod.sh pkill -TERM -f launch.
 set -euo pipefail
 if [ $# = 0 ]; then
   echo 'Name the command for the hosts: bash launch/tpu_pod.sh COMMAND...' >&2

@@ -214,6 +214,19 @@ def first_says(answer):
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
 
 
+def first_tells(text):
+  """The first process's text, in all processes; the others' is not looked at."""
+  if jax.process_count() == 1:
+    return text
+  data = np.frombuffer(text.encode(), np.uint8)
+  length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data))))
+  padded = np.zeros(length, np.uint8)
+  if is_first():
+    padded[:] = data
+  told = multihost_utils.broadcast_one_to_all(padded)
+  return told.astype(np.uint8).tobytes().decode()
+
+
 def gather_bytes(data):
   """The byte strings of all processes, a list in their order."""
   if jax.process_count() == 1:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,9 +19,9 @@ from tests.launch import worker
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _start(workdir, seeds, seconds):
+def _start(workdir, seeds, seconds, *joined):
   command = [sys.executable, '-m', 'tests.launch.worker']
-  arguments = [str(workdir), str(seeds), str(seconds)]
+  arguments = [str(v) for v in (workdir, seeds, seconds, *joined)]
   return subprocess.Popen(
     command + arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True
   )
@@ -57,6 +58,24 @@ def test_workers_share_the_cells_and_take_up_those_of_the_dead(tmp_path):
   # Once each; the first by one more, who went on counting.
   assert [len(workers[seed]) for seed in range(6)] == [2, 1, 1, 1, 1, 1]
   assert 0 < reached < 10 and int(count.read_text()) == 10
+
+
+def test_processes_that_train_together_claim_together(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    place = f'127.0.0.1:{free.getsockname()[1]}'
+  pair = [_start(tmp_path, 4, 0.5, place, 2, i) for i in range(2)]
+  alone = _start(tmp_path, 4, 0.5)
+  shown = [process.communicate(timeout=60)[0] for process in (*pair, alone)]
+  tallies = [json.loads(text.splitlines()[-1]) for text in shown]
+  rows = cells.read(tmp_path / 'out.jsonl')
+  assert sorted(row['config']['seed'] for row in rows) == list(range(4))
+  assert tallies[0]['run'] + tallies[2]['run'] == 4 and tallies[1]['run'] == 0
+  parts = [
+    sorted(f.parents[1].name for f in tmp_path.glob(f'*/{name}/count'))
+    for name in ('part_0', 'part_1')
+  ]
+  assert parts[0] == parts[1] and len(parts[0]) == tallies[0]['run']
 
 
 def test_a_claim_holds_once_until_it_ends(tmp_path):

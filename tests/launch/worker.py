@@ -1,4 +1,7 @@
-"""A worker for tests/launch/cells_test.py: python worker.py WORKDIR SEEDS SECONDS."""
+"""A worker for tests/launch/cells_test.py.
+
+python worker.py WORKDIR SEEDS SECONDS [COORDINATOR PROCESSES PROCESS]
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import time
 
 import ml_collections
 
+from img2graph.training import parallel
 from img2graph.training import record
 from launch import cells
 
@@ -35,13 +39,21 @@ def train_slowly(seconds, config, workdir):
   return {'config': plain, 'config_hash': record.config_hash(plain)}
 
 
-def main(workdir, seeds, seconds):
+def main(workdir, seeds, seconds, coordinator=None, processes=None, process=None):
   workdir = pathlib.Path(workdir)
+  part = ''
+  if coordinator:
+    parallel.initialize(
+      coordinator=coordinator, num_processes=int(processes), process_id=int(process)
+    )
+    part = f'part_{process}'
   tally = cells.run_missing(
     make_cells(int(seeds)),
     workdir,
     workdir / 'out.jsonl',
-    train=lambda *args: train_slowly(float(seconds), *args),
+    train=lambda config, folder: train_slowly(
+      float(seconds), config, pathlib.Path(folder) / part
+    ),
     wait=True,
   )
   print(json.dumps(tally._asdict()))
