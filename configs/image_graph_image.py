@@ -198,8 +198,6 @@ def _table_3():
     yield dict(recipe='ours', row=_losses(overlap, on, measure), overrides=changes)
 
 
-# What is drawn must be ink from the first step on: where it happens to be lighter than
-# paper, edges are given up within 50 steps of our learning rate, and for good.
 _REFINER = dict(features=8, output='linear', start='identity')
 
 # An empty drawing has the pyramid loss 1 (weighted 1.3), SSIM .70 and MS-SSIM .11, on

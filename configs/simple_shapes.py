@@ -202,7 +202,9 @@ def _paper():
     refiner=dict(
       features=16,
       output='linear',  # Open: paper stays exactly paper at the start.
-      start='centred',  # Open: so that the graph comes to lie on the ink.
+      # Open: the drawing itself, so that the graph comes to lie on the ink. Kernels
+      # drawn at random may make ink lighter than paper; then nothing is learned.
+      start='identity',
     ),
     loss=dict(
       kind='similarity',
