@@ -1,0 +1,177 @@
+"""Tests of img2graph/data/labelled.py, on small data of the published layouts."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from img2graph.data import labelled
+
+
+def pictures(count, side=32, seed=0):
+  # Smooth, so that JPEG keeps them.
+  rng = np.random.default_rng(seed)
+  corners = rng.integers(0, 256, (count, 2, 2, 3), np.uint8)
+  return np.stack(
+    [np.asarray(Image.fromarray(c).resize((side, side))) for c in corners]
+  )
+
+
+def records(images, *labels):
+  planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+  columns = [np.asarray(v, np.uint8)[:, None] for v in labels]
+  return np.concatenate([*columns, planes], 1).tobytes()
+
+
+@pytest.fixture
+def cifar10(tmp_path):
+  folder = tmp_path / 'cifar-10-batches-bin'
+  folder.mkdir()
+  images, labels = pictures(60), np.arange(60) % 10
+  for i in range(5):
+    part = slice(10 * i, 10 * i + 10)
+    (folder / f'data_batch_{i + 1}.bin').write_bytes(
+      records(images[part], labels[part])
+    )
+  (folder / 'test_batch.bin').write_bytes(records(images[50:], labels[50:]))
+  return tmp_path, images, labels
+
+
+def test_cifar10_as_published(cifar10):
+  folder, images, labels = cifar10
+  test = labelled.load('cifar10', folder, part='test')
+  np.testing.assert_array_equal(test.images, images[50:])
+  np.testing.assert_array_equal(test.labels, labels[50:])
+  assert test.classes == 10 and test.labels.dtype == np.int32
+  train = labelled.load('cifar10', folder / 'cifar-10-batches-bin', valid=0.0)
+  np.testing.assert_array_equal(train.images, images[:50])
+
+
+def test_a_packed_archive_is_read_as_it_is(cifar10, tmp_path_factory):
+  folder, images, _ = cifar10
+  packed = tmp_path_factory.mktemp('packed')
+  with tarfile.open(packed / 'cifar-10-binary.tar.gz', 'w:gz') as tar:
+    tar.add(folder / 'cifar-10-batches-bin', 'cifar-10-batches-bin')
+  found = labelled.load('cifar10', packed, part='test')
+  np.testing.assert_array_equal(found.images, images[50:])
+
+
+def test_train_and_valid_share_the_published_part(cifar10):
+  folder, images, _ = cifar10
+
+  def numbers(part, **options):
+    found = labelled.load('cifar10', folder, part=part, **options)
+    return {
+      i
+      for i, image in enumerate(images)
+      if (image == found.images).all((1, 2, 3)).any()
+    }
+
+  train, valid = numbers('train'), numbers('valid')
+  assert len(valid) == 5 and train | valid == set(range(50)) and not train & valid
+  assert numbers('valid') == valid != numbers('valid', seed=1)
+
+
+def test_cifar100_has_fine_labels(tmp_path):
+  images = pictures(4)
+  folder = tmp_path / 'cifar-100-binary'
+  folder.mkdir()
+  (folder / 'train.bin').write_bytes(records(images, [1, 2, 3, 4], [99, 7, 0, 12]))
+  found = labelled.load('cifar100', tmp_path, valid=0.0)
+  np.testing.assert_array_equal(found.images, images)
+  assert found.labels.tolist() == [99, 7, 0, 12] and found.classes == 100
+
+
+def test_tiny_imagenet_as_published(tmp_path):
+  folder = tmp_path / 'tiny-imagenet-200'
+  names, images = ['n02', 'n01'], pictures(5, side=64)
+  places = [
+    'train/n01/images/n01_0',
+    'train/n01/images/n01_1',
+    'train/n02/images/n02_0',
+  ]
+  places += ['val/images/val_0', 'val/images/val_1']
+  for place, image in zip(places, images, strict=True):
+    path = folder / f'{place}.JPEG'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, 'JPEG', quality=95)
+  (folder / 'wnids.txt').write_text('\n'.join(names) + '\n')
+  (folder / 'val/val_annotations.txt').write_text(
+    'val_1.JPEG\tn01\t0\t0\t62\t62\nval_0.JPEG\tn02\t3\t4\t5\t6\n'
+  )
+  train = labelled.load('tiny_imagenet', tmp_path, valid=0.0)
+  assert train.labels.tolist() == [0, 1, 1] and train.classes == 2
+  assert abs(train.images.astype(int) - images[[2, 0, 1]]).mean() < 4
+  test = labelled.load('tiny_imagenet', folder, part='test')
+  assert test.labels.tolist() == [1, 0]
+  assert abs(test.images.astype(int) - images[[4, 3]]).mean() < 4
+
+
+@pytest.mark.parametrize('files', [False, True])
+def test_an_archive_is_parted_by_shares(tmp_path, files):
+  images, labels = pictures(40), np.arange(40, dtype=np.uint8) % 4
+  arrays = {'images': images}
+  if files:
+    parts = []
+    for image in images:
+      buffer = io.BytesIO()
+      Image.fromarray(image).save(buffer, 'PNG')
+      parts.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    ends = np.cumsum([0, *map(len, parts)])
+    arrays = {'data': np.concatenate(parts), 'offsets': ends}
+  np.savez(tmp_path / 'a.npz', label=labels, **arrays)
+  seen = []
+  for part, count in (('train', 27), ('valid', 3), ('test', 10)):
+    found = labelled.load('archive', tmp_path / 'a.npz', part=part, test=0.25)
+    assert len(found.labels) == len(found.images) == count and found.classes == 4
+    for image, label in zip(found.images, found.labels, strict=True):
+      (i,) = np.flatnonzero((image == images).all((1, 2, 3)))
+      assert labels[i] == label
+      seen.append(i)
+  assert sorted(seen) == list(range(40))
+
+
+def spoil_record(folder):
+  path = folder / 'cifar-10-batches-bin/test_batch.bin'
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def spoil_label(folder):
+  path = folder / 'cifar-10-batches-bin/test_batch.bin'
+  path.write_bytes(b'\x0b' + path.read_bytes()[1:])
+
+
+def spoil_file(folder):
+  (folder / 'cifar-10-batches-bin/test_batch.bin').unlink()
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (spoil_record, 'is damaged: 30729 bytes'),
+    (spoil_label, 'the label 11 is none of 10'),
+    (spoil_file, 'unpack cifar-10-binary.tar.gz there'),
+  ],
+)
+def test_what_is_missing_or_damaged_is_named(cifar10, spoil, message):
+  folder, _, _ = cifar10
+  spoil(folder)
+  with pytest.raises(ValueError, match=message):
+    labelled.load('cifar10', folder, part='test')
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    (dict(name='mnist'), "got 'mnist'"),
+    (dict(part='dev'), "got 'dev'"),
+    (dict(valid=1.0), 'valid must be a share'),
+    (dict(folder='/nowhere'), 'there is no /nowhere; it should hold cifar-10'),
+  ],
+)
+def test_wrong_options_are_named(options, message):
+  options = {'name': 'cifar10', 'folder': '.'} | options
+  with pytest.raises(ValueError, match=message):
+    labelled.load(**options)
