@@ -1,4 +1,4 @@
-"""Sources of training images: drawn on the device, or read from folders and TFDS."""
+"""Sources of training images: drawn on the device, or read from files."""
 
 import importlib
 import inspect
@@ -9,6 +9,8 @@ _MODULES = {
   'strokes': 'strokes',
   'tfds_simple_shapes': 'simple_shapes_tfds',
   'image_folder': 'image_folder',
+  'photos': 'photos',
+  'photo_archive': 'photo_archive',
 }
 
 
@@ -16,7 +18,7 @@ def build(source, **options):
   """The source of images of that name.
 
   Args:
-    source: 'shapes', 'strokes', 'tfds_simple_shapes' or 'image_folder'.
+    source: one of `_MODULES`.
     **options: the rest of `config.data`; see `source` in `img2graph.data.<module>`.
 
   Returns:

@@ -86,24 +86,33 @@ class Archive:
     )
 
 
-def _read_arrays(path, wanted):
-  """Arrays of an npz file by name, those for which `wanted(name)`."""
+def read_arrays(path, wanted=lambda name: True, *, kind='graph archive'):
+  """Arrays of an npz file by name, those for which `wanted(name)`.
+
+  Args:
+    path: the file.
+    wanted: which arrays to read.
+    kind: what the file should be, for messages.
+
+  Raises:
+    ValueError: there is no such file, or it is not readable.
+  """
   try:
     # Opened here, so that it is closed whatever np.load makes of it.
     with open(path, 'rb') as file:
       archive = np.load(file, allow_pickle=False)
       if isinstance(archive, np.ndarray):
-        raise ValueError(f'{path}: not a graph archive but a single array.')
+        raise ValueError(f'{path}: not a {kind} but a single array.')
       arrays = {name: archive[name] for name in archive.files if wanted(name)}
   except FileNotFoundError:
-    raise ValueError(f'{path}: there is no such graph archive.') from None
+    raise ValueError(f'{path}: there is no such {kind}.') from None
   except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(f'{path}: not a readable .npz graph archive ({error}).') from None
+    raise ValueError(f'{path}: not a readable .npz {kind} ({error}).') from None
   except ValueError as error:
     if str(error).startswith(str(path)):
       raise
     # numpy's own sentences speak of pickles.
-    raise ValueError(f'{path}: not a readable .npz graph archive.') from None
+    raise ValueError(f'{path}: not a readable .npz {kind}.') from None
   # A zip file may hold things that are not arrays; np.load gives their bytes.
   return {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)}
 
@@ -224,7 +233,7 @@ def load(
       it; one sentence that names the file, and the image where there is one.
   """
   path = pathlib.Path(path)
-  arrays = _read_arrays(path, lambda name: images or name != 'images')
+  arrays = read_arrays(path, lambda name: images or name != 'images')
   if images and 'images' not in arrays:
     raise ValueError(f"{path}: the array 'images' is missing.")
   count = _check_arrays(path, arrays)
@@ -255,12 +264,12 @@ def load(
       for name, values in arrays.items()
       if name not in ARRAYS and values.shape[:1] == (count,)
     },
-    info=_read_info(path),
+    info=read_info(path),
   )
 
 
-def _read_info(path):
-  """The description beside an archive, or an empty dict."""
+def read_info(path):
+  """The description beside an archive, a dict; an empty one if there is none."""
   beside = path.with_suffix('.json')
   if not beside.is_file():
     return {}
@@ -362,6 +371,25 @@ def split(archive, key, *, fraction, seed):
       f'{name} must hold one value for each of {len(archive)} images; '
       f'got {list(labels.shape)}.'
     )
+  inside = draw_groups(labels, fraction=fraction, seed=seed, name=name)
+  return archive.take(~inside), archive.take(inside)
+
+
+def draw_groups(labels, *, fraction, seed, name='the key'):
+  """Which images are in the second part of `split`.
+
+  Args:
+    labels: `[n]`, the group of each image.
+    fraction: as in `split`, also the next.
+    seed: int.
+    name: of the labels, for messages.
+
+  Returns:
+    `[n]` bool.
+
+  Raises:
+    ValueError: as `split`.
+  """
   if not 0 < fraction < 1:
     raise ValueError(f'fraction must be between 0 and 1; got {fraction}.')
   groups, member, size = np.unique(labels, return_inverse=True, return_counts=True)
@@ -370,6 +398,5 @@ def split(archive, key, *, fraction, seed):
   order = np.random.default_rng(seed).permutation(len(groups))
   # The number of groups whose total comes nearest, at least one on either side.
   totals = np.cumsum(size[order])[:-1]
-  taken = 1 + np.argmin(np.abs(totals - fraction * len(archive)))
-  inside = np.isin(member, order[:taken])
-  return archive.take(~inside), archive.take(inside)
+  taken = 1 + np.argmin(np.abs(totals - fraction * len(labels)))
+  return np.isin(member, order[:taken])

@@ -112,6 +112,25 @@ def read_colours(path):
 
   Takes and raises what `read` does; alpha is laid on paper.
   """
+  colours = decode(path, _to_array)
+  if not np.all(np.isfinite(colours)):
+    raise BadImage(f'{path} has pixels that are not finite numbers.')
+  return np.clip(colours, 0, 1)
+
+
+def decode(path, convert):
+  """What a function makes of an image file.
+
+  Args:
+    path: as `read` takes it.
+    convert: a function of the loaded PIL image, turned as its EXIF entry says.
+
+  Returns:
+    What `convert` returns.
+
+  Raises:
+    BadImage: as `read` does.
+  """
   path = pathlib.Path(path)
   try:
     if path.is_dir():
@@ -129,7 +148,7 @@ def read_colours(path):
       with Image.open(file, formats=_FORMATS) as image:
         image.load()
         image = ImageOps.exif_transpose(image)
-        colours = _to_array(image)
+        return convert(image)
     except Image.UnidentifiedImageError:
       raise BadImage(f'{path} is not an image of a known format.') from None
     except Image.DecompressionBombError:
@@ -139,9 +158,6 @@ def read_colours(path):
     # file must never stop the others.
     except Exception as error:
       raise BadImage(f'{path} is damaged or cut off ({error}).') from error
-  if not np.all(np.isfinite(colours)):
-    raise BadImage(f'{path} has pixels that are not finite numbers.')
-  return np.clip(colours, 0, 1)
 
 
 def _to_array(image):

@@ -1,9 +1,15 @@
 """What a source of training images offers, whatever it reads or draws.
 
-A batch is a dict of arrays: 'image' `[B, H, W, 1]` float32 in [0, 1] with ink 1;
-optionally 'target' `[B, H, W, 1]`, what the drawing is compared with when it differs
-from the image; optionally 'graph', the true `Graph`, which only evaluation may see, and
-a loss that says it uses labels.
+A batch is a dict of arrays: 'image' `[B, H, W, 1]` float32 in [0, 1] with ink 1, or
+`[B, H, W, 3]` of photographs. Optionally 'target' `[B, H, W, 1]`, what the drawing is
+compared with when it differs from the image; 'graph', the true `Graph`, which only
+evaluation may see, and a loss that says it uses labels; and, of photographs with
+annotated points, which only evaluation may see either, 'points' `[B, M, 2]` float32
+(x, y) in [-1, 1], 'visible' `[B, M]` float32, 1 where a point is annotated, else 0, and
+'scale' `[B]` float32 > 0, what distances are divided by, in the unit of the points.
+
+Images may leave the host as uint8 in [0, 255], a quarter of the bytes; `as_float` is
+applied to every batch before anything else sees it.
 """
 
 import dataclasses
@@ -12,6 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +70,19 @@ def from_sampler(sample, *, side=64, **options):
   draw = functools.partial(sample, side=side, **options)
   jax.eval_shape(lambda key: draw(key, 1), jax.random.key(0))
   return DeviceSource(sample=draw, side=side)
+
+
+def as_float(batch):
+  """The batch with its images as float32 in [0, 1]; numpy in, numpy out.
+
+  Args:
+    batch: dict with 'image', uint8 in [0, 255] or float32 in [0, 1].
+  """
+  images = batch['image']
+  if images.dtype != np.uint8:
+    return batch
+  xp = np if isinstance(images, np.ndarray) else jnp
+  return batch | {'image': images.astype(xp.float32) / xp.float32(255)}
 
 
 def local_batch_size(batch_size, process_count):

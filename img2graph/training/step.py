@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from img2graph.data import sources
 from img2graph.training import state as states
 
 # Apart from the keys of the loss, which are those of the steps.
@@ -87,7 +88,7 @@ def sampling_step(step_fn, *, sample, batch_size, sharding):
 
 
 def completing_step(step_fn, *, complete, sharding):
-  """A step whose batch is completed on the devices.
+  """A step whose batch is completed on the devices; images become float32 there.
 
   Args:
     step_fn: `(state, batch, key) -> (state, metrics)`.
@@ -99,6 +100,7 @@ def completing_step(step_fn, *, complete, sharding):
   """
 
   def step(state, key, batch):
+    batch = sources.as_float(batch)
     if complete is not None:
       data_key = jax.random.fold_in(key, _COMPLETING_STREAM)
       data_key = jax.random.fold_in(data_key, state.step)

@@ -1,0 +1,174 @@
+"""Photographs in one `.npz` file, with or without annotated points.
+
+  images          `[n, H, W, 3]` or `[n, H, W]` uint8; or, as files end to end,
+  data, offsets   `[bytes]` uint8 and `[n + 1]` int: file k is data[offsets[k] :
+                  offsets[k + 1]], JPEG or whatever else Pillow reads
+  points          `[n, M, 2]` float (x, y) in [0, 1] of the width and height; -1 where a
+                  point is missing. Optional
+  points_ok       `[n]` bool, whether an image has points at all. Optional
+
+Any further array of length n is a *field*: a class, who or what is seen, a distance. A
+`.json` of the same name beside the file may hold {'classes': [name, ...]}.
+
+Parts: 'test' is a share of the images, drawn by the values of a field, so that no
+animal or place is on both sides; 'train' is the rest, images alone; 'fit' is those of
+the rest that have points; 'all' is everything.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from img2graph.data import archives
+from img2graph.data import images as image_files
+from img2graph.data import photos
+from img2graph.data.photo_sets import base
+
+PARTS = (*base.PARTS, 'all')
+
+
+def source(
+  *,
+  path,
+  part='train',
+  side=64,
+  flip=False,
+  split_by='',
+  fraction=0.2,
+  seed=0,
+  label='label',
+  classes=(),
+  scale='',
+):
+  """A `HostSource` of one part of an archive, decoded once and kept as uint8.
+
+  Args:
+    path: the `.npz` file.
+    part: 'train', 'fit', 'test' or 'all', see the top of the file.
+    side: height and width of the images in pixels; others are stretched to it.
+    flip: mirror half of the images left to right, on the device, in training.
+    split_by: field whose values are not to be on both sides of the split; '' splits
+      image by image.
+    fraction: share of the images in the part 'test', in (0, 1).
+    seed: of the split.
+    label: field of the class, for `classes`.
+    classes: names (of the `.json`) or numbers of the classes to read; () for all.
+    scale: field with what distances are divided by, in sides; '' for the side.
+
+  Returns:
+    `HostSource` with batches as those of `photos.source`; points only in the parts
+    'fit' and 'test', and 'all', of archives that have them.
+
+  Raises:
+    ValueError: the file is no such archive, an option does not fit it, or no image is
+      left; one sentence.
+  """
+  photos.check_part(part, PARTS)
+  if side < 1:
+    raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  if not str(path):
+    raise ValueError('data.path must name the archive of photographs; it is empty.')
+  path = pathlib.Path(path)
+  arrays = archives.read_arrays(path, kind='archive of photographs')
+  count = _count(path, arrays)
+  rows = _rows_of_classes(path, arrays, count, label, classes)
+  truth = {} if part == 'train' else _truth(path, arrays, count, scale)
+  if part != 'all':
+    groups = np.arange(count) if not split_by else _field(path, arrays, split_by, count)
+    test = archives.draw_groups(groups[rows], fraction=fraction, seed=seed)
+    rows = rows[test if part == 'test' else ~test]
+  if truth and part in ('fit', 'test'):
+    rows = rows[truth['visible'][rows].any(axis=1)]
+  if not len(rows):
+    raise ValueError(f'{path} has no image for the part {part!r}.')
+  pixels = np.stack([_decode(path, arrays, row, side) for row in rows.tolist()])
+  truth = {name: values[rows] for name, values in truth.items()}
+
+  def load(index, generator):
+    del generator
+    return {'image': pixels[index]} | {n: values[index] for n, values in truth.items()}
+
+  return photos.host_source(load, len(rows), side=side, flip=flip)
+
+
+def _count(path, arrays):
+  """Number of images; checks the arrays that hold them."""
+  if 'images' in arrays:
+    pixels = arrays['images']
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or 0 in pixels.shape:
+      raise ValueError(
+        f'{path}: images must be [n, H, W] or [n, H, W, 3] uint8, not empty; got '
+        f'{pixels.dtype} {pixels.shape}.'
+      )
+    return len(pixels)
+  if not {'data', 'offsets'} <= arrays.keys():
+    raise ValueError(f"{path} must have 'images', or 'data' and 'offsets'.")
+  data, offsets = arrays['data'], arrays['offsets']
+  if data.dtype != np.uint8 or offsets.ndim != 1 or len(offsets) < 2:
+    raise ValueError(f'{path}: data must be uint8, and offsets [n + 1] whole numbers.')
+  if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+    raise ValueError(f'{path}: offsets must ascend from 0 to {len(data)}, the bytes.')
+  return len(offsets) - 1
+
+
+def _field(path, arrays, name, count):
+  if name not in arrays or arrays[name].shape != (count,):
+    fields = [n for n, values in arrays.items() if values.shape == (count,)]
+    raise ValueError(
+      f'{path} has no field {name!r} with one value per image; it has '
+      f'{", ".join(fields) or "none"}.'
+    )
+  return arrays[name]
+
+
+def _rows_of_classes(path, arrays, count, label, classes):
+  """Numbers of the images of some classes, `[m]`."""
+  if not classes:
+    return np.arange(count)
+  names = archives.read_info(path).get('classes', [])
+  numbers = []
+  for name in classes:
+    if isinstance(name, str) and name not in names:
+      known = ', '.join(map(str, names)) or 'none with a name'
+      raise ValueError(f'{path} has no class {name!r}; it has {known}.')
+    numbers.append(names.index(name) if isinstance(name, str) else name)
+  rows = np.flatnonzero(np.isin(_field(path, arrays, label, count), numbers))
+  if not len(rows):
+    raise ValueError(f'{path} has no image of the classes {list(classes)}.')
+  return rows
+
+
+def _truth(path, arrays, count, scale):
+  """Points, visibility and scale of all images; {} without points."""
+  if 'points' not in arrays:
+    return {}
+  shares = arrays['points']
+  if shares.ndim != 3 or shares.shape[0] != count or shares.shape[2] != 2:
+    raise ValueError(f'{path}: points must be [{count}, M, 2]; got {shares.shape}.')
+  visible = (shares != -1).all(axis=-1)
+  if 'points_ok' in arrays:
+    visible &= _field(path, arrays, 'points_ok', count).astype(bool)[:, None]
+  sides = _field(path, arrays, scale, count) if scale else np.ones(count)
+  # Without points there is no distance either; nothing is divided by it.
+  sides = np.where(visible.any(axis=1), sides, 1)
+  if not (sides > 0).all():
+    raise ValueError(f'{path}: the field {scale!r} must be above 0 where points are.')
+  return {
+    'points': np.where(visible[..., None], shares * 2 - 1, 0).astype(np.float32),
+    'visible': visible.astype(np.float32),
+    'scale': (2 * sides).astype(np.float32),
+  }
+
+
+def _decode(path, arrays, row, side):
+  """Image `row`, stretched to a square: `[side, side, 3]` uint8."""
+  if 'images' in arrays:
+    return base.stretch(Image.fromarray(arrays['images'][row]), side)
+  start, end = arrays['offsets'][row : row + 2].tolist()
+  try:
+    with Image.open(io.BytesIO(arrays['data'][start:end])) as image:
+      return base.stretch(image, side)
+  except Exception as error:  # Decoders meet damage in many ways.
+    raise image_files.BadImage(f'{path}: image {row} is damaged ({error}).') from error

@@ -1,0 +1,177 @@
+"""What every set of photographs offers, and how its files are found.
+
+A set has three parts: 'train', what a model learns from, images alone; 'fit', annotated
+images that the regression of `metrics.keypoints` is fitted on; 'test', annotated images
+that it is judged on. Positions are (x, y) in [-1, 1] of the part of the photograph that
+is shown, -1 and 1 being its outer edges, however it is stretched to a square.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from img2graph.data import images
+
+PARTS = ('train', 'fit', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+  """The photographs of one part of a set.
+
+  Attributes:
+    files: n paths.
+    boxes: `[n, 4]` float, (left, top, right, bottom) in pixels of each photograph of
+      what is shown; None for all of it.
+    points: `[n, M, 2]` float, (x, y) in [-1, 1] of the box; None if there are none.
+    visible: `[n, M]`, 1 where a point is annotated, else 0; None for all.
+    scale: `[n]` float > 0, what distances are divided by, in the unit of the points;
+      None for the image side, 2.
+  """
+
+  files: Sequence[Any]
+  boxes: Any = None
+  points: Any = None
+  visible: Any = None
+  scale: Any = None
+
+  def __len__(self):
+    return len(self.files)
+
+  def pixels(self, index, side):
+    """Photograph `index`, stretched to a square: `[side, side, 3]` uint8."""
+    box = None if self.boxes is None else tuple(self.boxes[index].tolist())
+    return read_square(self.files[index], side, box=box)
+
+  def truth(self, index):
+    """Annotations of photograph `index`: 'points', 'visible', 'scale'; or nothing."""
+    if self.points is None:
+      return {}
+    visible = None if self.visible is None else self.visible[index]
+    return annotation(
+      self.points[index],
+      visible=visible,
+      scale=2.0 if self.scale is None else self.scale[index],
+    )
+
+
+def annotation(points, *, visible=None, scale=2.0):
+  """The annotations of one photograph, as they stand in a batch (`data.sources`).
+
+  Args:
+    points: `[M, 2]`.
+    visible: `[M]`; None for all.
+    scale: [] float.
+  """
+  visible = np.ones(len(points)) if visible is None else visible
+  return {
+    'points': np.asarray(points, np.float32),
+    'visible': np.asarray(visible, np.float32),
+    'scale': np.float32(scale),
+  }
+
+
+def stretch(image, side, box=None):
+  """A PIL image, or a box of it, stretched to a square: `[side, side, 3]` uint8."""
+  image = image.convert('RGB')
+  if image.size != (side, side) or box is not None:
+    image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+  return np.asarray(image)
+
+
+def read_square(path, side, box=None):
+  """As `stretch`, of a file; raises `images.BadImage` if it cannot be read."""
+  return images.decode(path, lambda image: stretch(image, side, box))
+
+
+def sizes(files):
+  """Width and height in pixels of image files, `[n, 2]` int64, from their headers."""
+
+  def size(path):
+    try:
+      with Image.open(path) as image:
+        return image.size
+    except OSError as error:
+      raise images.BadImage(f'{path} cannot be read ({error}).') from None
+
+  return np.array([size(path) for path in files], np.int64).reshape(-1, 2)
+
+
+def eye_distance(points):
+  """Distance of the first two points, `[n]`, in the unit of the points `[n, M, 2]`."""
+  return np.linalg.norm(points[:, 0] - points[:, 1], axis=-1)
+
+
+def need(folder, *names, what):
+  """The first of some names that is there in a folder.
+
+  Args:
+    folder: path of the set.
+    *names: paths in it; several where the source is laid out in different ways.
+    what: what it holds and where it comes from, for the message.
+
+  Returns:
+    `pathlib.Path`.
+
+  Raises:
+    ValueError: none is there; one sentence says what is missing and where it belongs.
+  """
+  if not str(folder):
+    raise ValueError('data.dir must name the folder of the photographs; it is empty.')
+  folder = pathlib.Path(folder)
+  for name in names:
+    if (folder / name).exists():
+      return folder / name
+  others = f' (or {", ".join(names[1:])} there)' if names[1:] else ''
+  raise ValueError(f'{what} belongs at {folder / names[0]}{others}, but is not there.')
+
+
+def need_files(folder, names):
+  """Paths of files in a folder, of which the first must be there.
+
+  Raises:
+    ValueError: there are no names, or the first file is missing.
+  """
+  paths = [pathlib.Path(folder, name) for name in names]
+  if not paths:
+    raise ValueError(f'the lists choose no photograph of {folder}.')
+  if not paths[0].is_file():
+    raise ValueError(
+      f'the photograph {paths[0].name} of the lists belongs at {paths[0]}, '
+      'but is not there.'
+    )
+  return paths
+
+
+def lines(path, columns):
+  """Rows of a text file with at least so many columns, as lists of words."""
+  try:
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{path} cannot be read ({error}).') from None
+  rows = [line.split() for line in text.splitlines()]
+  return [row for row in rows if len(row) >= columns]
+
+
+def read_mat(path, name, **options):
+  """A variable of a file of MATLAB.
+
+  Args:
+    path: the file.
+    name: of the variable.
+    **options: see `scipy.io.loadmat`.
+
+  Raises:
+    ValueError: the file cannot be read, or has no such variable.
+  """
+  from scipy import io
+
+  try:
+    return io.loadmat(path, **options)[name]
+  # Damage shows in many ways, of which most are the reader's own.
+  except Exception as error:
+    raise ValueError(f'{path} has no {name!r} to read ({error}).') from None

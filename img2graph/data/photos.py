@@ -1,0 +1,169 @@
+"""Photographs of one object class, with annotated points where a protocol has them.
+
+`config.data = dict(source='photos', name='celeba_wild', dir=..., part='train', ...)`.
+What each set reads, and its parts, stands on top of its file in `data/photo_sets`; the
+protocols of their evaluation are those of `metrics.keypoints` (docs/keypoint_data.md
+has both in one table).
+"""
+
+import functools
+import logging
+import threading
+
+import jax
+import jax.numpy as jnp
+
+from img2graph.data import images
+from img2graph.data import sources
+from img2graph.data import streams
+from img2graph.data.photo_sets import base
+from img2graph.data.photo_sets import celeba
+from img2graph.data.photo_sets import cub
+from img2graph.data.photo_sets import deepfashion
+from img2graph.data.photo_sets import human36m
+from img2graph.data.photo_sets import taichi
+from img2graph.data.photo_sets import unlabelled
+
+# Not absl's logger, which training silences for the sake of orbax.
+_LOG = logging.getLogger(__name__)
+
+# Name -> function (folder, part) -> `base.Photos`.
+SETS = {
+  'celeba': celeba.aligned,
+  'celeba_wild': celeba.wild,
+  'cub_aligned': cub.aligned,
+  'cub_001': cub.class_1,
+  'cub_002': cub.class_2,
+  'cub_003': cub.class_3,
+  'cub_all': cub.everything,
+  'human36m': human36m.without_background,
+  'human36m_background': human36m.with_background,
+  'deepfashion': deepfashion.photos,
+  'taichi': taichi.photos,
+  'afhq': unlabelled.afhq,
+  'hands': unlabelled.hands,
+  'flowers': unlabelled.flowers,
+  'horse': unlabelled.horse,
+  'zebra': unlabelled.zebra,
+  'folder': unlabelled.any_folder,
+}
+
+
+class _Loader:
+  """Loads examples by number; what cannot be read is passed over in training."""
+
+  def __init__(self, photos, *, side, keep, skip):
+    self._photos = photos
+    self._side = side
+    self._kept = {} if keep else None
+    self._skip = skip
+    self._bad = set()
+    self._lock = threading.Lock()
+
+  def __getstate__(self):
+    # Locks do not travel to worker processes.
+    return {k: v for k, v in self.__dict__.items() if k != '_lock'}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock())
+
+  def __call__(self, index, generator=None):
+    del generator  # Flipped on the device.
+    for step in range(len(self._photos)):
+      place = (index + step) % len(self._photos)
+      if place in self._bad:
+        continue
+      try:
+        return {'image': self._pixels(place)} | self._photos.truth(place)
+      except images.BadImage as error:
+        if not self._skip:
+          raise
+        with self._lock:
+          if place not in self._bad:
+            _LOG.warning('skipped: %s', error)
+          self._bad.add(place)
+    raise images.BadImage(f'none of the {len(self._photos)} photographs can be read.')
+
+  def _pixels(self, index):
+    if self._kept is not None and index in self._kept:
+      return self._kept[index]
+    pixels = self._photos.pixels(index, self._side)
+    if self._kept is not None:
+      self._kept[index] = pixels
+    return pixels
+
+
+def flip_half(key, batch):
+  """Mirrors each example left to right with a chance of one half.
+
+  Args:
+    key: jax key.
+    batch: 'image' `[B, S, S, C]`, and 'points' if there are any: they keep their
+      numbers, so that a left eye becomes a right one.
+
+  Returns:
+    The batch, with the same entries.
+  """
+  mirrored = jax.random.bernoulli(key, 0.5, batch['image'].shape[:1])
+  there = mirrored[:, None, None, None]
+  flipped = {'image': jnp.where(there, batch['image'][:, :, ::-1], batch['image'])}
+  if 'points' in batch:
+    sign = jnp.where(mirrored[:, None], -1.0, 1.0)
+    points = batch['points']
+    flipped['points'] = jnp.stack([sign * points[..., 0], points[..., 1]], axis=-1)
+  return batch | flipped
+
+
+def host_source(load, size, *, side, flip, worker_count=0):
+  """A `HostSource` of examples with uint8 images; `flip` mirrors half in training."""
+  return sources.HostSource(
+    iterate=functools.partial(streams.shuffled, load, size, worker_count=worker_count),
+    side=side,
+    size=size,
+    complete=flip_half if flip else None,
+  )
+
+
+def check_part(part, parts=base.PARTS):
+  """Raises ValueError unless the part is one of some."""
+  if part not in parts:
+    raise ValueError(f'part must be one of {", ".join(parts)}; got {part!r}.')
+
+
+def source(
+  *, name, dir, part='train', side=128, flip=False, keep=False, worker_count=0
+):
+  """A `HostSource` of one part of a set of photographs.
+
+  Photographs, or the part of them that the protocol shows, are stretched to a square
+  (Pillow's bilinear, which averages when it reduces). In the part 'train' those that
+  cannot be read are skipped with one warning; elsewhere they are an error, since a
+  score is of all images.
+
+  Args:
+    name: of the set, see `SETS`.
+    dir: its folder, laid out as its source has it.
+    part: 'train', images alone; 'fit' or 'test', with points where the set has them.
+    side: height and width of the images in pixels.
+    flip: mirror half of the images left to right, on the device, in training.
+    keep: keep read images in memory, 3 side^2 bytes each, rather than read them again.
+    worker_count: processes that read files; 0 reads in threads.
+
+  Returns:
+    `HostSource` with batches {'image': `[B, side, side, 3]` uint8} and, with points,
+    'points', 'visible' and 'scale' (`data.sources`).
+
+  Raises:
+    ValueError: there is no such set or part, or a file of it is missing; the sentence
+      says which, and where it belongs.
+    images.BadImage: no photograph can be read.
+  """
+  if name not in SETS:
+    raise ValueError(f'there is no set {name!r}; there are {", ".join(SETS)}.')
+  check_part(part)
+  if side < 1:
+    raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  photos = SETS[name](dir, part)
+  load = _Loader(photos, side=side, keep=keep, skip=part == 'train')
+  load(0)  # Says now, not in training, what cannot be read.
+  return host_source(load, len(photos), side=side, flip=flip, worker_count=worker_count)
