@@ -29,6 +29,7 @@ from img2graph import graph as graphs
 from img2graph import metrics
 from img2graph.data import archives
 from img2graph.data import images as image_lib
+from img2graph.data import sources
 from img2graph.metrics import triplets
 
 # Images are drawn in chunks of one size, so that the batch size does not choose them.
@@ -103,8 +104,6 @@ def predict_graphs(
   Raises:
     ValueError: an option is wrong, or the method cannot refine.
   """
-  if batch_size < 1:
-    raise ValueError(f'batch_size must be positive; got {batch_size}.')
   if refine < 0:
     raise ValueError(f'refine must be 0 or more steps; got {refine}.')
   if refine and method.refine is None:
@@ -119,6 +118,38 @@ def predict_graphs(
   )
   options = None if decode is not None else tuple(options.items())
   run = _compiled_predict(method, refine, options, sharding)
+  for found, count in in_batches(
+    run, variables, images, batch_size=batch_size, sharding=sharding
+  ):
+    if decode is None:
+      # Canonical graphs keep probabilities below one half if the threshold is lower.
+      yield from _unbatched(found, count, threshold=0)
+      continue
+    for i in range(count):
+      one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
+      one = decoding.decode_better(one, refined, drawing, threshold=threshold, **decode)
+      yield graphs.to_lists(one, 0)
+
+
+def in_batches(run, variables, images, *, batch_size, sharding):
+  """Runs a function on images batch by batch, all of one size.
+
+  Args:
+    run: `(variables, images [B, H, W, C]) -> pytree of arrays [B, ...]`, jitted.
+    variables: of a method.
+    images: as `predict_graphs`, as the next two.
+    batch_size: images at a time, > 0.
+    sharding: `NamedSharding` of a batch over its leading axis; None for one device.
+
+  Yields:
+    `(found, count)`: what `run` returned, as numpy arrays, and how many images of the
+    batch, the first ones, were asked for.
+
+  Raises:
+    ValueError: `batch_size` is not positive.
+  """
+  if batch_size < 1:
+    raise ValueError(f'batch_size must be positive; got {batch_size}.')
   devices = 1
   if sharding is not None:
     devices = sharding.num_devices
@@ -134,15 +165,7 @@ def predict_graphs(
     if sharding is not None:
       # Every process holds the whole batch and gives its devices their parts.
       batch = jax.make_array_from_callback(batch.shape, sharding, batch.__getitem__)
-    found = jax.tree.map(np.asarray, run(variables, batch))
-    if decode is None:
-      # Canonical graphs keep probabilities below one half if the threshold is lower.
-      yield from _unbatched(found, len(group), threshold=0)
-      continue
-    for i in range(len(group)):
-      one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
-      one = decoding.decode_better(one, refined, drawing, threshold=threshold, **decode)
-      yield graphs.to_lists(one, 0)
+    yield jax.tree.map(np.asarray, run(variables, batch)), len(group)
 
 
 def _unbatched(graph, count, *, threshold):
@@ -151,8 +174,17 @@ def _unbatched(graph, count, *, threshold):
     yield graphs.to_lists(jax.tree.map(lambda x, i=i: x[i], graph), threshold)
 
 
-def _examples(source, *, num_images, seed):
-  """Batches of a source, chunk by chunk: numpy dicts, `num_images` examples in all."""
+def examples(source, *, num_images, seed):
+  """Examples of a source, the same whatever the batch size of what is done with them.
+
+  Args:
+    source: of `data.sources`.
+    num_images: how many, > 0; of a `HostSource` at most its size, each once.
+    seed: int, draws or shuffles.
+
+  Yields:
+    batches, dicts of numpy arrays, `num_images` examples in all.
+  """
   if hasattr(source, 'sample'):
     sample = _compiled_sample(source.sample)
     stream = jax.random.fold_in(jax.random.key(seed), _EVALUATION_STREAM)
@@ -161,7 +193,7 @@ def _examples(source, *, num_images, seed):
     num_images = min(num_images, source.size)
     chunks = source.iterate(seed=seed, batch_size=min(_CHUNK, source.size))
   while num_images > 0:
-    chunk = jax.tree.map(np.asarray, next(chunks))
+    chunk = sources.as_float(jax.tree.map(np.asarray, next(chunks)))
     count = min(num_images, len(chunk['image']))
     num_images -= count
     yield jax.tree.map(lambda x, count=count: x[:count], chunk)
@@ -226,7 +258,7 @@ def evaluate(
   trues = []
 
   def images():
-    for chunk in _examples(data, num_images=num_images, seed=seed):
+    for chunk in examples(data, num_images=num_images, seed=seed):
       if 'graph' in chunk:
         count = len(chunk['image'])
         trues.extend(_unbatched(chunk['graph'], count, threshold=0.5))

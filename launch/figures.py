@@ -19,6 +19,7 @@ from absl import logging
 from img2graph import data
 from img2graph import plotting
 from img2graph import weights
+from img2graph.data import sources
 from img2graph.training import errors
 from launch import tables
 
@@ -31,7 +32,8 @@ def batch_of(config, count):
   source = data.build(**options)
   if hasattr(source, 'sample'):
     return source.sample(jax.random.key(config.eval.seed), count)
-  return next(iter(source.iterate(seed=config.eval.seed, batch_size=count)))
+  batch = next(iter(source.iterate(seed=config.eval.seed, batch_size=count)))
+  return sources.as_float(batch)
 
 
 def draw(found, workdir, *, rows):

@@ -29,11 +29,14 @@ from PIL import Image
 from img2graph import data
 from img2graph import evaluation
 from img2graph import files
+from img2graph import keypoint_evaluation
 from img2graph import methods
 from img2graph import metrics
 from img2graph import plotting
 from img2graph import weights
 from img2graph.data import archives
+from img2graph.data import sources
+from img2graph.metrics import keypoints
 from img2graph.training import checkpoint
 from img2graph.training import errors
 from img2graph.training import feed
@@ -61,6 +64,11 @@ _KEYS = (
   'optim',
   'eval',
 )
+# What `config.eval` must hold, by its `kind`: 'graph' where none is given.
+_EVAL_KEYS = {
+  'graph': ('num_images', 'batch_size', 'seed', 'thresholds'),
+  'keypoints': ('num_images', 'batch_size', 'seed', 'protocol', 'fit', 'test'),
+}
 # Steps in flight: enough to keep the devices busy, few enough for their memory.
 _AHEAD = 4
 _PANEL_IMAGES = 8
@@ -237,6 +245,7 @@ class _Plan:
     return self.config['batch_size']
 
   def create_state(self, key, batch):
+    batch = sources.as_float(batch)
     return states.create(
       key, batch, method=self.method, tx=self.tx, ema=self.ema, variables=self.start
     )
@@ -309,7 +318,8 @@ def _plans(configs, workdirs, console):
     options = {n: v for n, v in config['optim'].items() if n != 'ema'}
     tx, learning_rate = optim.build(train_steps=config['train_steps'], **options)
   with errors.user_errors('config.eval'):
-    exam = _Exam(config, method, source)
+    exams = {'graph': _Exam, 'keypoints': _KeypointExam}
+    exam = exams[_eval_kind(config)](config, method, source)
   with errors.user_errors('config.start_from'):
     start = _load_start(config.get('start_from', ''), method)
   keep = config['keep_checkpoints']
@@ -406,11 +416,13 @@ def check_config(config):
     if not good:
       raise errors.UserError(f'config.{name} must be {what}; got {value(name)!r}.')
 
+  kind = _eval_kind(config)
+  if kind not in _EVAL_KEYS:
+    known = ', '.join(_EVAL_KEYS)
+    raise errors.UserError(f'config.eval.kind must be one of {known}; got {kind!r}.')
   missing = [name for name in _KEYS if name not in config]
   missing += [
-    f'eval.{name}'
-    for name in ('num_images', 'batch_size', 'seed', 'thresholds')
-    if name not in config.get('eval', {})
+    f'eval.{name}' for name in _EVAL_KEYS[kind] if name not in config.get('eval', {})
   ]
   if missing:
     raise errors.UserError(f'the config lacks {", ".join(missing)}.')
@@ -426,11 +438,12 @@ def check_config(config):
     wants(name, lambda v: is_int(v) and v >= 0, 'a whole number, 0 for never')
   for name in ('seed', 'eval.seed'):
     wants(name, lambda v: is_int(v) and 0 <= v < 2**32, 'in [0, 2^32)')
-  wants(
-    'eval.thresholds',
-    lambda v: len(v) > 0 and all(0 < t <= 1 for t in v),
-    'shares of the image side, each in (0, 1]',
-  )
+  if kind == 'graph':
+    wants(
+      'eval.thresholds',
+      lambda v: len(v) > 0 and all(0 < t <= 1 for t in v),
+      'shares of the image side, each in (0, 1]',
+    )
   if 'ema' in config['optim']:
     wants('optim.ema', lambda v: 0 <= v < 1, 'in [0, 1)')
   if 'side' in config['data']:
@@ -444,6 +457,10 @@ def check_config(config):
       )
   with errors.user_errors():
     parallel.check_batch_size(config['batch_size'])
+
+
+def _eval_kind(config):
+  return config.get('eval', {}).get('kind', 'graph')
 
 
 def _claim(plan):
@@ -562,10 +579,42 @@ class _Exam:
     while count < options['num_images']:
       step_key = jax.random.fold_in(key, count)
       batch = sample(step_key, options['batch_size']) if sample else next(batches)
+      batch = sources.as_float(batch)
       loss, _ = self._loss_fn(variables, batch, step_key, self._train_steps)
       total += float(loss) * len(batch['image'])
       count += len(batch['image'])
     return total / count
+
+
+class _KeypointExam:
+  """How a run is judged by the points that people marked, see `metrics.keypoints`.
+
+  The images are those of the source of training, with the changes of `config.eval.fit`
+  for the part that the regression is fitted on, and of `config.eval.test` for the part
+  that is judged; `config.eval.protocol` says how.
+  """
+
+  def __init__(self, config, method, source):
+    del source
+    self._options = config['eval']
+    self._method = method
+    keypoints.check_protocol(self._options['protocol'])
+    # Read now: what is missing should not show after hours of training.
+    self._fit, self._test = (
+      data.build(**(config['data'] | self._options[part])) for part in ('fit', 'test')
+    )
+
+  def scores(self, state, *, final=False):
+    """Scores by name."""
+    del final
+    return keypoint_evaluation.evaluate(
+      self._method,
+      state.eval_variables,
+      self._fit,
+      self._test,
+      **{n: self._options[n] for n in ('protocol', 'num_images', 'batch_size', 'seed')},
+      sharding=parallel.sharded(parallel.make_mesh()),
+    )
 
 
 class _Clock:
@@ -853,7 +902,7 @@ def _panel_pixels(plan, state):
   else:
     count = min(_PANEL_IMAGES, plan.source.size)
     batch = next(iter(plan.source.iterate(seed=seed, batch_size=count)))
-  batch = jax.device_get(batch)
+  batch = sources.as_float(jax.device_get(batch))
   variables = jax.device_get(state.eval_variables)
   made = jax.device_get(plan.reconstruct(variables, batch['image']))
   picture = plotting.panel(
@@ -876,12 +925,12 @@ def headline(scores, *, nested=True):
   """The scores that a person looks at first, `{name: float}`.
 
   Args:
-    scores: as `_Exam.scores` gives them.
+    scores: as the exam of `config.eval.kind` gives them.
     nested: also those at other capacities, as 'capacity_8/...'.
   """
-  flat = dict(metrics.headline(scores))
+  flat = metrics.headline(scores) | keypoints.headline(scores)
   flat |= {n: v for n, v in scores.items() if n == 'loss'}
-  flat |= logging.flatten_scores(scores['predicted'])
+  flat |= logging.flatten_scores(scores.get('predicted', {}))
   for name, value in scores.items():
     if nested and name.startswith('capacity_'):
       flat |= {f'{name}/{n}': v for n, v in metrics.headline(value).items()}
