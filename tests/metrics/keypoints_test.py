@@ -126,13 +126,20 @@ def test_swapped_error_by_hand():
 
 
 def test_swapped_error_drops_outliers_by_hand():
-  # One of 20 images is a side below: all are regressed 1/20 too low. Distances are 0.05
-  # (19 times) and 0.95, mean 0.095, deviation of n - 1 sqrt(0.04050) = 0.2012, so that
-  # 0.95 is beyond 0.699 and dropped, and what is left is met exactly.
-  fit = still([SIDES] * 19 + [SIDES + [0, 1]])
+  # One of 11 images is a side below: all are regressed 1/11 too low. Distances are
+  # 1/11, ten times, and 10/11; mean 0.1653, deviation of n - 1 0.2467: 0.9091 is beyond
+  # 0.9054, and dropped. What is left is met exactly.
+  fit = still([SIDES] * 10 + [SIDES + [0, 1.0]])
   found = keypoints.swapped_error(fit, still([SIDES]), swap=(1, 0))
   assert found['dropped'] == 1
   assert found['error_percent'] == pytest.approx(0, abs=1e-9)
+  # With five of the others 0.1 below, all are regressed 0.1364 too low. Distances are
+  # 0.1364 and 0.0364, five times each, and 0.8636; mean 0.1570, deviation 0.2396 (that
+  # of n is 0.2285): 0.8636 is not beyond 0.8760.
+  fit = still([SIDES] * 5 + [SIDES + [0, 0.1]] * 5 + [SIDES + [0, 1.0]])
+  found = keypoints.swapped_error(fit, still([SIDES]), swap=(1, 0))
+  assert found['dropped'] == 0
+  assert found['error_percent'] == pytest.approx(100 * 1.5 / 11)
 
 
 def test_swapped_error_matches_a_plain_loop():

@@ -87,16 +87,19 @@ def _names(folder, part):
   }
   if part != 'train':
     chosen = lists['training' if part == 'fit' else 'testing']
-    return [row[0] for row in base.lines(chosen, 1)]
+    return [row[0] for row in base.rows(chosen, 1)]
   partition = base.need(
     folder,
     'list_eval_partition.txt',
     'Eval/list_eval_partition.txt',
     what="CelebA's list of training, validation and test images",
   )
-  test = {row[0] for row in base.lines(lists['testing'], 1)}
-  rows = base.lines(partition, 2)
-  return [name for name, number, *_ in rows if number == '0' and name not in test]
+  test = {row[0] for row in base.rows(lists['testing'], 1)}
+  return [
+    name
+    for name, number, *_ in base.rows(partition, 2)
+    if number == '0' and name not in test
+  ]
 
 
 def _files(folder, images, names):
@@ -108,7 +111,7 @@ def _files(folder, images, names):
 
 def _table(path, names, columns):
   """Rows `[n, columns]` of a table of CelebA, whose first word is the file name."""
-  rows = {row[0]: row[1:] for row in base.lines(path, columns + 1)}
+  rows = {row[0]: row[1:] for row in base.rows(path, columns + 1)}
   try:
     return np.array([rows[name][:columns] for name in names], np.float64)
   except KeyError as error:

@@ -35,12 +35,14 @@ def aligned(folder, part):
   name = 'test' if part == 'test' else 'train'
   table = base.need(folder, f'{name}.csv', what=f"the aligned birds' list {name}.csv")
   base.need(folder, 'images', what="the aligned birds' folder of photographs")
-  rows = [row.split(',') for row in table.read_text().splitlines()[1:] if row]
-  files = base.need_files(folder, [row[1].strip() for row in rows])
+  files = base.need_files(folder, [row[1] for row in base.rows(table, 2, ',')[1:]])
   if part == 'train':
     return base.Photos(files)
   marks = base.need(folder, f'{name}_kp.npy', what="the aligned birds' points")
-  marks = np.load(marks)
+  try:
+    marks = np.load(marks)
+  except (OSError, ValueError, EOFError) as error:
+    raise ValueError(f'{marks} is not an array of points ({error}).') from None
   if marks.shape != (len(files), 15, 3):
     raise ValueError(
       f'{name}_kp.npy of {folder} must be [{len(files)}, 15, 3], a row for each of '

@@ -27,8 +27,7 @@ def photos(folder, part):
   images = base.need(
     folder, 'img', 'images', what="DeepFashion's in-shop folder of photographs"
   )
-  rows = [row.split(',') for row in table.read_text().splitlines()[1:] if row]
-  names = [row[1].strip() for row in rows]
+  names = [row[1] for row in base.rows(table, 2, ',')[1:]]
   files = base.need_files(images, names)
   if part == 'train':
     return base.Photos(files)

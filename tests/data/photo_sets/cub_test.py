@@ -24,6 +24,9 @@ def test_aligned_birds_have_lists_and_visible_points(tmp_path):
   np.save(tmp_path / 'test_kp.npy', np.zeros((3, 15, 3)))
   with pytest.raises(ValueError, match=r'test_kp.npy .* must be \[2, 15, 3\]'):
     cub.aligned(tmp_path, 'test')
+  (tmp_path / 'test_kp.npy').write_bytes(b'no array')
+  with pytest.raises(ValueError, match='test_kp.npy is not an array of points'):
+    cub.aligned(tmp_path, 'test')
   (tmp_path / 'train_kp.npy').unlink()
   with pytest.raises(ValueError, match='points belongs at .*train_kp.npy'):
     cub.aligned(tmp_path, 'fit')
