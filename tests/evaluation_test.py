@@ -159,7 +159,7 @@ def test_seeds_draw_different_images_and_one_seed_the_same():
 
 
 def test_evaluation_does_not_draw_the_images_of_training():
-  stream = next(evaluation._examples(SOURCE, num_images=64, seed=3))['image']
+  stream = next(evaluation.examples(SOURCE, num_images=64, seed=3))['image']
   key, sample = jax.random.key(3), jax.jit(_sample, static_argnums=1)
   for k in (key, jax.random.fold_in(key, 0), *jax.random.split(key, 3)):
     assert not np.array_equal(stream, sample(k, 64)['image'])
