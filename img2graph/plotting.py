@@ -36,6 +36,8 @@ def panel(
   graphs,
   *,
   refined=None,
+  masked=None,
+  reconstruction=None,
   true_graphs=None,
   rows=8,
   scale=None,
@@ -43,8 +45,9 @@ def panel(
 ):
   """A table of pictures: one row per image, from the image to its graph.
 
-  The columns are the input image, its (coarse) drawing, the refined drawing if given,
-  the graph over the faint input, the true graph if given, and the adjacency matrix.
+  The columns are the input image, its (coarse) drawing, the refined drawing, the masked
+  input and its reconstruction if given, the graph over the faint input, the true graph
+  if given, and the adjacency matrix.
   Nodes are numbered by their slots; opacity is probability: of an edge, its own times
   those of its nodes. Images of one channel are shown as ink on paper, others as they
   are.
@@ -54,6 +57,8 @@ def panel(
     drawings: `[B, h, w, C]` float in [0, 1].
     graphs: a `Graph` of `[B, N, ...]` arrays.
     refined: `[B, h, w, C]` float in [0, 1], or None.
+    masked: likewise.
+    reconstruction: likewise.
     true_graphs: a `Graph` of `[B, M, ...]` arrays, or None.
     rows: number of images to show at most, from the first.
     scale: picture pixels per image pixel, > 0; None for cells of 160 to 256
@@ -66,10 +71,14 @@ def panel(
   Raises:
     ValueError: there is no image, shapes do not fit, or there is no such column.
   """
-  stacks = {'input': images, 'drawing': drawings}
-  if refined is not None:
-    stacks['refined'] = refined
-  stacks = {title: np.asarray(stack) for title, stack in stacks.items()}
+  stacks = {
+    'input': images,
+    'drawing': drawings,
+    'refined': refined,
+    'masked': masked,
+    'reconstruction': reconstruction,
+  }
+  stacks = {t: np.asarray(stack) for t, stack in stacks.items() if stack is not None}
   for title, stack in stacks.items():
     if stack.ndim != 4 or stack.shape[-1] not in (1, 3):
       raise ValueError(f'{title} images must be [B, H, W, 1 or 3]; got {stack.shape}.')
@@ -95,7 +104,10 @@ def panel(
   table = []
   for i in range(min(rows, batch)):
     pictures = {t: _resize(_to_picture(s[i]), cell) for t, s in stacks.items()}
-    faint = PIL.Image.blend(PIL.Image.new('RGB', cell, _PAPER), pictures['input'], 0.2)
+    # Photographs fill their pictures: much fainter, and nothing is seen of them.
+    share = 0.2 if images.shape[-1] == 1 else 0.5
+    paper = PIL.Image.new('RGB', cell, _PAPER)
+    faint = PIL.Image.blend(paper, pictures['input'], share)
     for title, (graph, *colours) in drawn.items():
       node, edge = _probabilities(graph, i)
       pictures[title] = _draw_graph(

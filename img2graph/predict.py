@@ -85,7 +85,8 @@ class Predictor:
     """Graphs of images.
 
     Args:
-      images: sequence of `[H, W]` float arrays in [0, 1], ink 1, each of any size.
+      images: sequence of float arrays in [0, 1], each of any size: `[H, W]`, ink 1; of
+        a method for photographs `[H, W, 3]`, or `[H, W]` if grey.
       threshold: probability at which an edge is as likely to be kept as left out, as
         far as the ink does not decide; see `decoding.decode`.
       tolerance: how far a chord may leave the curve it stands for, share of the longer
@@ -154,13 +155,14 @@ class Predictor:
     tell = on_tiles or (lambda *_: None)
     waiting = collections.defaultdict(list)  # {side: [(tag, square, frame, size)]}
     for tag, image in tagged:
-      ink = check_image(image, tag)
-      size = ink.shape
-      if ink.max() < FAINTEST_INK:
+      ink = check_image(image, tag, channels=self.method.channels)
+      size = ink.shape[:2]
+      drawn = self.method.channels == 1
+      if drawn and ink.max() < FAINTEST_INK:
         blank = _piece(graphs.empty((), 0), image_lib.Frame(*size))
         yield tag, self._document(blank, size)
         continue
-      if tile == 'auto' and not prior:
+      if tile == 'auto' and not prior and drawn:
         tile_side = tiles.choose_side(ink, self._canvas)
       else:
         tile_side = tile if tile and tile != 'auto' and tile < max(size) else None
@@ -174,6 +176,20 @@ class Predictor:
         yield from run(waiting.pop(side))
     for group in waiting.values():
       yield from run(group)
+
+  def read(self, path, *, polarity='auto'):
+    """The image of a file as this method takes it, ready for `predict`.
+
+    Args:
+      path: of the file.
+      polarity: of the ink, see `img2graph.data.images.read`; photographs have none.
+
+    Raises:
+      ValueError: it is no image.
+    """
+    if self.method.channels == 1:
+      return check_image(image_lib.read(path, polarity=polarity), path)
+    return check_image(image_lib.read_colours(path), path, channels=3)
 
   def _compile(self, refine):
     """Jitted `(variables, images) -> (Graph, refined or None, drawings or None)`."""
@@ -192,15 +208,18 @@ class Predictor:
     side = self.method.sides[-1]
     if self.method.ink is None:
       return side
-    image = jax.ShapeDtypeStruct((1, side, side, 1), np.float32)
+    image = jax.ShapeDtypeStruct((1, side, side, self.method.channels), np.float32)
     return jax.eval_shape(self.method.ink, self._variables, image).shape[1]
 
   def _fit(self, ink):
     """An image in a square of the method's: side, square, frame."""
-    side = next((s for s in self.method.sides if s >= max(ink.shape)), None)
+    side = next((s for s in self.method.sides if s >= max(ink.shape[:2])), None)
     side = self.method.sides[-1] if side is None else side
-    square, frame = image_lib.fit_square(ink, side)
-    return side, np.asarray(square, np.float32), frame
+    if self.method.channels == 1:
+      square, frame = image_lib.fit_square(ink, side)
+    else:
+      square, frame = image_lib.stretch(ink, side)
+    return side, np.asarray(square, np.float32).reshape(side, side, -1), frame
 
   def _tiled(self, ink, tile_side, *, tolerance, on_tiles, **options):
     """The document of an image, by way of tiles of that side."""
@@ -238,9 +257,9 @@ class Predictor:
 
   def _graphs(self, group, *, threshold, refine, batch_size, decode):
     """The canonical graph of each (tag, square, frame, size) of a batch or less."""
-    batch = np.zeros((batch_size, *group[0][1].shape, 1), np.float32)
+    batch = np.zeros((batch_size, *group[0][1].shape), np.float32)
     for i, (_, square, _, _) in enumerate(group):
-      batch[i, ..., 0] = square
+      batch[i] = square
     found = self._compiled(refine)(self._variables, batch)
     found = jax.tree.map(np.asarray, found)
     for i in range(len(group)):
@@ -360,7 +379,7 @@ def predict_files(
     ValueError: the weights or an option is wrong, or an image without `on_error`.
   """
   predictor = _predictor(None if weights is None else pathlib.Path(weights))
-  load = functools.partial(image_lib.read, polarity=polarity)
+  load = functools.partial(predictor.read, polarity=polarity)
   tagged = load_ahead(paths, load, on_error=on_error)
   options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
   options |= dict(tile=tile, prior=prior)
@@ -413,12 +432,13 @@ def load_ahead(paths, load, *, on_error=None):
         future.cancel()
 
 
-def check_image(image, tag):
-  """An image as `[H, W]` if `Predictor` takes it.
+def check_image(image, tag, *, channels=1):
+  """An image as `[H, W]`, or `[H, W, 3]`, if `Predictor` takes it.
 
   Args:
-    image: `[H, W]` or `[H, W, 1]` float in [0, 1].
+    image: `[H, W]` or `[H, W, 1]` float in [0, 1]; of 3 channels also `[H, W, 3]`.
     tag: its name, for the message.
+    channels: that the method takes, 1 or 3.
 
   Raises:
     ValueError: a shape, type or value is wrong.
@@ -426,8 +446,11 @@ def check_image(image, tag):
   ink = np.asarray(image)
   if ink.ndim == 3 and ink.shape[-1] == 1:
     ink = ink[..., 0]
-  if ink.ndim != 2 or 0 in ink.shape:
-    raise ValueError(f'image {tag} must be [H, W]; got {list(ink.shape)}.')
+  if channels == 3 and ink.ndim == 2:
+    ink = np.repeat(ink[..., None], 3, axis=-1)
+  if ink.shape[2:] != ((3,) if channels == 3 else ()) or ink.ndim < 2 or not ink.size:
+    wanted = '[H, W, 3]' if channels == 3 else '[H, W]'
+    raise ValueError(f'image {tag} must be {wanted}; got {list(ink.shape)}.')
   if ink.dtype.kind != 'f':
     raise ValueError(f'image {tag} must be float with ink 1; got {ink.dtype}.')
   low, high = float(ink.min()), float(ink.max())  # NaN if any pixel is.
@@ -464,6 +487,8 @@ def _check_options(method, threshold, tolerance, refine, tile, prior, batch_size
       raise ValueError(f'there is no prior {name!r}; there are {", ".join(PRIORS)}.')
   if prior and method.ink is None:
     raise ValueError('the method of these weights decodes nothing, and takes no prior.')
+  if method.channels != 1 and whole:
+    raise ValueError('photographs are looked at in one piece; take no tiles.')
   if prior and whole:
     raise ValueError('a prior is about drawings in one piece: take no tiles with it.')
   if batch_size < 1:

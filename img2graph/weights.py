@@ -214,7 +214,7 @@ def _check_variables(path, method, variables, meta):
 def _misfit(method, variables):
   """The first variable that is not as the method wants it, in words; '' if none."""
   side = method.sides[0]
-  image = jax.ShapeDtypeStruct((1, side, side, 1), 'float32')
+  image = jax.ShapeDtypeStruct((1, side, side, method.channels), 'float32')
   wanted = jax.eval_shape(method.init, jax.random.key(0), {'image': image})
   wanted = {name: leaf.shape for name, leaf in _flatten(wanted).items()}
   found = {name: leaf.shape for name, leaf in _flatten(variables).items()}

@@ -88,6 +88,20 @@ def test_images_of_three_channels_are_shown_as_they_are():
   assert picture.getpixel((int(left), int(top))) == (255, 0, 0)
 
 
+def test_a_panel_shows_what_was_masked_and_its_reconstruction():
+  empty = batch_of(graph_lib.empty((), 4))
+  options = dict(masked=blank(channels=3), reconstruction=blank(channels=3), scale=2)
+  picture = plotting.panel(blank(channels=3), blank(), empty, **options)
+  alone = plotting.panel(blank(channels=3), blank(), empty, scale=2)
+  assert picture.width >= alone.width + 2 * 2 * SIDE
+  for name in ('masked', 'reconstruction'):
+    other = plotting.panel(
+      blank(channels=3), blank(), empty, **options | {name: 1 + blank(channels=3)}
+    )
+    left, top, right, bottom = changed(picture, other)
+    assert (right - left, bottom - top) == (2 * SIDE, 2 * SIDE)
+
+
 def test_nodes_of_a_panel_lie_at_their_coordinates():
   without = plotting.panel(blank(), blank(), one_node(0, 0, prob=0.0), scale=5)
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 import img2graph
 from configs import simple_shapes
 from img2graph import formats
+from img2graph import graph as graphs
 from img2graph import methods
 from img2graph import metrics
 from img2graph import predict
@@ -422,3 +424,38 @@ def test_the_tolerance_is_a_share_of_the_tile():
     # What is found explains the ink within 1.5 % of a tile before it is simplified.
     assert away.max() <= (tolerance + 0.025) * 128
   assert counts[0] > counts[1] > counts[2] >= 6
+
+
+def brightest(variables, images):
+  """One node where red is brightest, and one in the middle."""
+  del variables
+  side = images.shape[1]
+  place = jnp.argmax(images[..., 0].reshape(len(images), -1), axis=1)
+  nodes = jnp.stack([place % side, place // side], axis=-1)[:, None]
+  nodes = jnp.concatenate([2 * (nodes + 0.5) / side - 1, 0.0 * nodes], axis=1)
+  return graphs.Graph(nodes, jnp.ones((len(images), 2)), jnp.ones((len(images), 2, 2)))
+
+
+def test_photographs_go_in_colour_and_in_their_own_proportions(
+  predictor, tmp_path, monkeypatch
+):
+  predictor.method = dataclasses.replace(
+    stub.METHOD, predict=brightest, refine=None, channels=3
+  )
+  image = np.zeros((32, 128, 3), np.float32)
+  image[..., 2] = 1
+  image[24:26, 100:104] = (1, 0, 0)
+  grey = np.zeros((20, 30), np.float32)
+  grey[5, 7] = 1
+  first, second = predictor.predict([image, grey], tile='auto')
+  # A pixel of the square of 64 covers 2 x 0.5 of the first.
+  np.testing.assert_allclose(first.nodes_px, [[102, 25], [64, 16]], atol=2.1)
+  np.testing.assert_allclose(second.nodes_px, [[7.5, 5.5], [15, 10]], atol=1.1)
+  path = tmp_path / 'photo.png'
+  Image.fromarray(np.uint8(255 * image)).save(path)
+  monkeypatch.setattr(predict, '_predictor', lambda path: predictor)
+  assert predict.predict_file(path).nodes_px.tolist() == first.nodes_px.tolist()
+  with pytest.raises(ValueError, match='in one piece; take no tiles'):
+    predictor.predict([image], tile=32)
+  with pytest.raises(ValueError, match=r'must be \[H, W, 3\]; got \[4, 4, 2\]'):
+    predictor.predict([np.zeros((4, 4, 2), np.float32)])

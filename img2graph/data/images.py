@@ -15,6 +15,8 @@ import scipy.ndimage
 from PIL import Image
 from PIL import ImageOps
 
+from img2graph import geometry
+
 POLARITIES = ('auto', 'dark_on_light', 'light_on_dark')
 SUFFIXES = frozenset(
   ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
@@ -271,6 +273,45 @@ def fit_square(ink, side):
   return functools.reduce(
     np.maximum, (rows[:, k::factor] for k in range(factor))
   ), frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+  """Where an image lies in the square that `stretch` made of it: all over it.
+
+  Attributes:
+    height: of the original image in pixels.
+    width: likewise.
+  """
+
+  height: int
+  width: int
+
+  def to_pixels(self, nodes):
+    """Positions `[..., 2]` in [-1, 1] of the square to pixels of the original."""
+    return geometry.to_pixels(nodes, self.height, self.width)
+
+
+def stretch(image, side):
+  """Stretches a photograph to a square.
+
+  Bilinear; reducing takes the mean of what is reduced.
+
+  Args:
+    image: `[H, W, C]` float32 in [0, 1].
+    side: pixels, at least 1.
+
+  Returns:
+    `[side, side, C]` float32 in [0, 1], and the `Stretch` that maps positions back.
+  """
+  frame = Stretch(*image.shape[:2])
+  # Pillow's floats are of one channel.
+  planes = (
+    Image.fromarray(plane).resize((side, side), Image.Resampling.BILINEAR)
+    for plane in np.ascontiguousarray(np.moveaxis(image, -1, 0), np.float32)
+  )
+  square = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+  return np.clip(square, 0, 1), frame
 
 
 def _cell_max(values, edges, axis):

@@ -26,13 +26,15 @@ class Method:
       collections other than 'params' (an empty dict if there are none).
     predict: `(variables, images) -> Graph`.
     reconstruct: `(variables, images) -> {'graph': Graph, 'drawing': [B, H, W, 1],
-      ...}` for panels; may hold further images, such as 'refined' or 'input'.
+      ...}` for panels; may hold further images, such as 'refined', 'masked',
+      'reconstruction' or 'input'.
     refine: `(variables, images, graph, num_steps) -> Graph`: test-time fitting of the
       graph to the images through the renderer; None if a method has none.
     ink: `(variables, images) -> [B, S, S]`, the line drawings that the graphs explain,
       for `decoding.decode`; None if graphs are to be taken as they are.
     sides: image sides in pixels that `predict` takes, ascending; prediction resizes
       to the first that is not smaller than the image, or to the last.
+    channels: C of the images: 1 for line drawings, ink on paper; 3 for photographs.
   """
 
   init: Callable[..., Any]
@@ -42,6 +44,7 @@ class Method:
   refine: Callable[..., Any] | None = None
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)
+  channels: int = 1
 
 
 class Target(NamedTuple):

@@ -909,7 +909,7 @@ def _panel_pixels(plan, state):
     batch['image'],
     made['drawing'],
     made['graph'],
-    refined=made.get('refined'),
+    **{n: made.get(n) for n in ('refined', 'masked', 'reconstruction')},
     true_graphs=batch.get('graph'),
   )
   return np.asarray(picture)
