@@ -8,6 +8,7 @@ which are still done; 130 stopped by Ctrl-C.
 import argparse
 import collections
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -89,6 +90,15 @@ The suffixes name the formats: %s."""
 _CONVERT_EPILOG = """examples:
   img2graph convert graph.json graph.graphml
   img2graph convert graph.svg graph.dot"""
+
+_CONVERT_VGG = """Extracts what AutoLink's perceptual loss needs of VGG16.
+
+IN is torchvision's vgg16-397923af.pth or another state dict of its vgg16(); PyTorch is
+not needed to read it. OUT.npz has a twentieth of its size, and is what a config's
+method.loss.weights may name."""
+
+_CONVERT_VGG_EPILOG = """examples:
+  img2graph convert-vgg vgg16-397923af.pth vgg16.npz"""
 
 
 class _Mistake(Exception):
@@ -281,6 +291,16 @@ def _parser():
   )
   convert.add_argument('input', metavar='IN', help='graph file to read')
   convert.add_argument('output', metavar='OUT', help='graph file to write')
+
+  vgg = add(
+    'convert-vgg',
+    _convert_vgg,
+    'extract the weights of a perceptual loss',
+    _CONVERT_VGG,
+    _CONVERT_VGG_EPILOG,
+  )
+  vgg.add_argument('input', metavar='IN', help='.pth file to read')
+  vgg.add_argument('output', metavar='OUT.npz', help='file to write')
   return parser
 
 
@@ -306,7 +326,6 @@ def _predict(arguments):
   from img2graph import formats
   from img2graph import plotting
   from img2graph import predict
-  from img2graph.data import images as image_lib
 
   with _mistakes():
     predictor = predict.Predictor(arguments.weights)
@@ -314,10 +333,7 @@ def _predict(arguments):
     if arguments.refine and predictor.method.refine is None:
       raise _Mistake('the method of these weights cannot refine; leave out --refine.')
 
-  def load(path):
-    ink = image_lib.read(path, polarity=arguments.polarity)
-    return predict.check_image(ink, path)
-
+  load = functools.partial(predictor.read, polarity=arguments.polarity)
   tagged = predict.load_ahead(paths, load, on_error=report)
   found = predictor.stream(
     tagged,
@@ -538,6 +554,24 @@ def _convert(arguments):
     document = formats.read(arguments.input)
   output.parent.mkdir(parents=True, exist_ok=True)
   formats.write(document, output)
+  return _DONE
+
+
+def _convert_vgg(arguments):
+  """The convolutions of VGG16, from PyTorch's file to a small one."""
+  output = pathlib.Path(arguments.output)
+  if output.suffix != '.npz':
+    raise _Mistake(f'{output} must end in .npz.')
+  from img2graph.losses import perceptual
+
+  with _mistakes():
+    digest = perceptual.convert(arguments.input, output)
+  known = digest.startswith(perceptual.KNOWN_SHA256)
+  print(
+    f'{output}: SHA-256 of {arguments.input} is {digest}, '
+    + ("that of torchvision's" if known else "not that of torchvision's")
+    + f' vgg16-{perceptual.KNOWN_SHA256}.pth.'
+  )
   return _DONE
 
 
