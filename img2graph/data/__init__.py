@@ -11,6 +11,7 @@ _MODULES = {
   'image_folder': 'image_folder',
   'photos': 'photos',
   'photo_archive': 'photo_archive',
+  'figures': 'figures',
 }
 
 
