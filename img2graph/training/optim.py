@@ -92,6 +92,7 @@ def build(
   eps=1e-8,
   momentum=0.0,
   weight_decay=0.0,
+  decay_all=False,
   clip_norm=0.0,
   windows=None,
   **schedule,
@@ -108,6 +109,7 @@ def build(
     momentum: of 'sgd'; 0 keeps no velocity.
     weight_decay: of 'adamw' (decoupled) and 'sgd'; acts on arrays of rank 2 and more,
       so neither on biases nor on scales.
+    decay_all: whether it acts on all arrays.
     clip_norm: global norm that gradients are clipped to; 0 clips nothing.
     windows: `{name: (start, end)}` as shares of the run: the parameters under that
       name, such as 'node_head', are trained from `start` to before `end` only. Outside
@@ -135,7 +137,9 @@ def build(
   parts = []
   if clip_norm:
     parts.append(optax.clip_by_global_norm(clip_norm))
-  decay = optax.add_decayed_weights(weight_decay, mask=_is_matrix)
+  decay = optax.add_decayed_weights(
+    weight_decay, mask=None if decay_all else _is_matrix
+  )
   if name == 'sgd':
     parts += [decay] if weight_decay else []
     parts += [optax.trace(momentum)] if momentum else []

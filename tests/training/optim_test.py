@@ -50,6 +50,24 @@ def test_constant_stays():
   np.testing.assert_allclose([rate(0), rate(10)], 0.3, rtol=1e-6)
 
 
+@pytest.mark.parametrize('decay_all', [False, True])
+def test_what_decays(decay_all):
+  tx, _ = optim.build(
+    name='adamw',
+    lr=0.1,
+    train_steps=9,
+    schedule='constant',
+    weight_decay=0.5,
+    decay_all=decay_all,
+  )
+  params = {'w': jnp.ones((1, 2)), 'b': jnp.ones(2), 'alpha': jnp.ones(())}
+  grads = {n: 0 * p for n, p in params.items()}
+  found = run_steps(tx, params, grads, 1)
+  np.testing.assert_allclose(found['w'], 0.95 * params['w'], rtol=1e-6)
+  for name in ('b', 'alpha'):
+    np.testing.assert_allclose(found[name], 0.95 if decay_all else 1, rtol=1e-6)
+
+
 def test_adam_takes_the_textbook_step():
   tx, _ = optim.build(
     name='adam', lr=0.1, train_steps=9, schedule='constant', b1=0.6, b2=0.9
