@@ -1,0 +1,275 @@
+"""AutoLink: the paper's equations in plain NumPy, and what its switches do."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import autolink as configs
+from img2graph import geometry
+from img2graph import methods
+from img2graph.methods import autolink
+from img2graph.training import optim
+from tests import variables as variables_lib
+
+SIDE, NUM = 16, 4
+PAIRS = NUM * (NUM - 1) // 2
+RATE = 51.2  # As in the config.
+
+
+def options(**changes):
+  config = configs.get_config('smoke').method
+  config.side = SIDE
+  config.detector = dict(down=(4, 4), up=(4,))
+  config.inpainter.features = (4, 4)
+  config.loss.update(widths=(3,), scales=2)
+  config.update_from_flattened_dict(changes)
+  return config.to_dict()
+
+
+def build(**changes):
+  return methods.build(train_steps=5, precision='float32', **options(**changes))
+
+
+@pytest.fixture(scope='module')
+def batch():
+  rng = np.random.default_rng(0)
+  return {'image': rng.random((2, SIDE, SIDE, 3), np.float32)}
+
+
+def started():
+  """A method and variables, with weights of edges that differ."""
+  method = build()
+  image = np.zeros((2, SIDE, SIDE, 3), np.float32)
+  values = variables_lib.random(method.init, {'image': image})
+  # Logits from -2 on.
+  values['params']['edges'] = (np.arange(PAIRS, dtype=np.float32) - 2) / RATE
+  values['params']['alpha'] = np.float32(1)
+  return method, values
+
+
+def softplus(x):
+  return np.log1p(np.exp(x))
+
+
+def official_map(keypoints, weights, thick, side):
+  """Equations 2 to 4 as published, positions and pixels from centre to centre."""
+  ticks = np.linspace(-1, 1, side)
+  p = np.stack(np.meshgrid(ticks, ticks), -1)[:, :, None]
+  senders, receivers = geometry.node_pairs(len(keypoints))
+  a, b = keypoints[senders], keypoints[receivers]
+  t = ((p - a) * (b - a)).sum(-1) / ((b - a) ** 2).sum(-1)
+  t = np.clip(t, 0, 1)[..., None]
+  distance_sq = ((p - (a + t * (b - a))) ** 2).sum(-1)
+  return (weights * np.exp(-distance_sq / thick)).max(-1)
+
+
+def test_with_corners_the_edge_map_is_the_published_one(batch):
+  _, variables = started()
+  model_options = {
+    n: v
+    for n, v in options(grid='corners').items()
+    if n not in ('name', 'mask', 'loss')
+  }
+  thick = model_options['renderer']['sigma_sq'] = 0.05
+  model = autolink.build_model(precision='float32', **model_options)
+
+  @jax.jit
+  def see(images):
+    keep = jnp.ones((2, SIDE, SIDE, 1))
+    found, edge_map, _ = model.apply(variables, images, keep)
+    signed = 2 * images - 1
+    detector = model.detector.clone(parent=None)
+    inner = {n: v['detector'] for n, v in variables.items()}
+    return found, edge_map, detector.apply(inner, signed)[1]
+
+  found, edge_map, probs = jax.device_get(see(batch['image']))
+  weights = softplus(np.arange(PAIRS) - 2.0)
+  np.testing.assert_allclose(found.weights, np.tile(weights, (2, 1)), rtol=1e-5)
+  # Expectation over a grid from the first cell's centre, -1, to the last's, 1.
+  ticks = np.linspace(-1, 1, probs.shape[1])
+  for i in range(2):
+    keypoints = np.stack(
+      [np.einsum('hwk,w->k', probs[i], ticks), np.einsum('hwk,h->k', probs[i], ticks)],
+      axis=-1,
+    )
+    np.testing.assert_allclose(found.nodes[i], keypoints * (SIDE - 1) / SIDE, atol=1e-5)
+    expected = official_map(keypoints, weights, thick, SIDE)
+    np.testing.assert_allclose(edge_map[i, ..., 0], expected, atol=1e-5)
+
+
+def test_the_loss_trains_everything_and_moves_edges_512_times_as_fast(batch):
+  method = build(**{'edges.rate': 512.0})
+  # Nothing else is compiled.
+  first = jax.jit(lambda key: method.init(key, batch)['params']['edges'])
+  logits = 512 * first(jax.random.key(1))
+  assert logits.shape == (PAIRS,)
+  assert np.abs(logits + 4).max() < 0.5 and logits.std() > 0.01
+  _, variables = started()
+  variables['params']['edges'] = logits / 512
+
+  @jax.jit
+  def step(variables, key):
+    def loss(params):
+      return method.loss(variables | {'params': params}, batch, key, 0)
+
+    grad_fn = jax.value_and_grad(loss, has_aux=True)
+    (value, aux), gradient = grad_fn(variables['params'])
+    tx, _ = optim.build(train_steps=5, **configs.get_config().optim)
+    updates, _ = tx.update(gradient, tx.init(variables['params']), variables['params'])
+    return value, aux, gradient, updates
+
+  value, aux, gradient, updates = step(variables, jax.random.key(2))
+  chex.assert_tree_all_finite((value, gradient))
+  assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
+  metrics = aux['metrics']
+  # Named for what it is.
+  assert {'fallback', 'fallback_features', 'fallback_pyramid', 'alpha'} < set(metrics)
+  assert 'perceptual' not in metrics
+  np.testing.assert_allclose(metrics['fallback'], value, rtol=1e-5)
+  # Adam's first step is the learning rate, whatever the gradient; and a line that is
+  # nowhere the brightest has none, and decays.
+  moved = np.asarray(gradient['edges'] != 0)
+  assert moved.any()
+  expected = np.where(moved, 0.0512, 1e-4 * 1e-3 * np.abs(logits))
+  np.testing.assert_allclose(512 * np.abs(updates['edges']), expected, rtol=0.01)
+  other = step(variables, jax.random.key(3))[0]
+  assert other != value  # Another mask.
+
+
+def test_reconstruct_shows_a_graph_with_relative_weights(batch):
+  method, variables = started()
+  made = jax.device_get(jax.jit(method.reconstruct)(variables, batch['image']))
+  weights = softplus(np.arange(PAIRS) - 2.0)
+  np.testing.assert_allclose(made['weights'], np.tile(weights, (2, 1)), rtol=1e-5)
+  graph = made['graph']
+  np.testing.assert_array_equal(graph.node_prob, 1)
+  expected = geometry.pairs_to_matrix(weights / weights.max(), NUM)
+  np.testing.assert_allclose(graph.edge_prob[1], expected, rtol=1e-5)
+  assert np.abs(graph.nodes).max() < 1
+  shapes = {n: made[n].shape for n in ('drawing', 'masked', 'reconstruction')}
+  assert shapes == {
+    'drawing': (2, SIDE, SIDE, 1),
+    'masked': (2, SIDE, SIDE, 3),
+    'reconstruction': (2, SIDE, SIDE, 3),
+  }
+  # What is hidden is mid grey, the rest as it was.
+  hidden = np.abs(made['masked'] - 0.5).max(-1) < 1e-6
+  np.testing.assert_allclose(
+    made['masked'][~hidden], batch['image'][~hidden], atol=1e-6
+  )
+  assert 0.6 < hidden.mean() < 0.95
+  assert (method.channels, method.sides) == (3, (SIDE,))
+  predicted = jax.jit(method.predict)(variables, batch['image'])
+  chex.assert_trees_all_close(predicted, graph, atol=1e-6)
+
+
+def find_and_draw(method_options, changes):
+  model = autolink.build_model(
+    precision='float32',
+    **{n: v for n, v in method_options.items() if n not in ('name', 'mask', 'loss')},
+  )
+  rng = np.random.default_rng(0)
+  found = autolink.Found(
+    nodes=rng.uniform(-0.8, 0.8, (2, NUM, 2)).astype(np.float32), **changes
+  )
+  count = changes['weights'].shape[1]
+  start = {'edges': np.zeros(count, np.float32), 'alpha': np.float32(1)}
+  if method_options['renderer']['thickness'] != 'fixed':
+    start['log_thickness'] = np.log(np.float32(0.2))
+  draw = jax.jit(
+    lambda found: model.apply({'params': start}, found, SIDE, method='draw')
+  )
+  return found, np.asarray(draw(found))
+
+
+def test_edge_maps_of_one_channel_of_many_and_of_points():
+  weights = np.linspace(0.2, 1.2, 2 * PAIRS, dtype=np.float32).reshape(2, PAIRS)
+  changes = dict(weights=weights, presence=np.ones((2, NUM), np.float32))
+  thin = {'renderer.sigma_sq': 0.04}
+  found, lines = find_and_draw(options(**thin), changes)
+  _, each = find_and_draw(options(**thin, **{'renderer.map': 'channels'}), changes)
+  assert each.shape == (2, SIDE, SIDE, PAIRS)
+  np.testing.assert_allclose(each.max(-1, keepdims=True), lines, atol=1e-6)
+  _, learned = find_and_draw(options(**{'renderer.thickness': 'shared'}), changes)
+  np.testing.assert_allclose(learned, lines, atol=1e-6)
+  changes['weights'] = weights[:, :NUM]
+  _, points = find_and_draw(options(**thin, **{'renderer.map': 'points'}), changes)
+  offset = (
+    geometry.pixel_centres(SIDE, SIDE)[None, :, :, None] - found.nodes[:, None, None]
+  )
+  expected = np.exp(-(offset**2).sum(-1) / 0.04) * weights[:, None, None, :NUM]
+  np.testing.assert_allclose(points[..., 0], expected.max(-1), atol=1e-6)
+
+
+def test_an_absent_keypoint_takes_its_lines_with_it():
+  weights = np.ones((2, PAIRS), np.float32)
+  presence = np.array([[1, 1, 0, 1], [1, 0.5, 1, 1]], np.float32)
+  _, drawn = find_and_draw(options(), dict(weights=weights, presence=presence))
+  without = weights.copy()
+  # Pairs 01, 02, 03, 12, 13, 23.
+  without[0, [1, 3, 5]] = 0
+  without[1, [0, 3, 4]] = 0.5
+  whole = dict(weights=without, presence=np.ones((2, NUM), np.float32))
+  _, expected = find_and_draw(options(), whole)
+  np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+def test_links_and_presence_of_each_images_own_are_trained(batch):
+  changes = {'topology': dict(hidden=4, presence_bias=2.0, cost=0.1)}
+  method = build(**changes)
+  variables = variables_lib.random(method.init, batch, scale=1.0)
+
+  @jax.jit
+  def see(params):
+    def loss(params):
+      values = variables | {'params': params}
+      value, aux = method.loss(values, batch, jax.random.key(0), 0)
+      return value, (aux, method.predict(values, batch['image']))
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  gradient, (aux, graph) = see(variables['params'])
+  chex.assert_tree_all_finite(gradient)
+  for name in ('presence', 'links'):
+    assert np.abs(gradient['topology'][name]['kernel']).max() > 0
+  metrics = aux['metrics']
+  np.testing.assert_allclose(metrics['loss'], metrics['fallback'] + metrics['cost'])
+  assert np.ptp(graph.node_prob) > 1e-3 and graph.node_prob.max() < 1
+  assert np.abs(graph.edge_prob[0] - graph.edge_prob[1]).max() > 1e-3
+  np.testing.assert_array_equal(graph.edge_prob.max((1, 2)), 1)
+
+
+def test_the_papers_loss_asks_for_its_weights_when_it_is_first_used(batch, tmp_path):
+  config = options()
+  config['loss'] = dict(kind='perceptual', weights=str(tmp_path / 'vgg16.pth'), side=16)
+  method = methods.build(train_steps=5, precision='float32', **config)
+  _, variables = started()
+  with pytest.raises(ValueError, match='vgg16.pth.*convert-vgg'):
+    jax.eval_shape(method.loss, variables, batch, jax.random.key(0), 0)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'grid': 'pixels'}, 'method.grid must be one of'),
+    ({'renderer.map': 'curves'}, 'method.renderer.map must be one of'),
+    ({'renderer.sigma_sq': 0.0}, 'sigma_sq must be above 0'),
+    ({'num_keypoints': 1}, 'num_keypoints must be at least 2'),
+    ({'side': 18}, 'multiple of 4; got 18'),
+    ({'mask.ratio': 1.5}, 'mask.ratio must be'),
+    ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
+  ],
+)
+def test_wrong_options_are_refused_in_one_sentence(changes, words):
+  with pytest.raises(ValueError, match=words):
+    build(**changes)
+
+
+def test_drawings_in_grey_are_refused():
+  method = build()
+  with pytest.raises(
+    ValueError, match=r'square images in colour.*got \(1, 16, 16, 1\)'
+  ):
+    jax.eval_shape(method.init, jax.random.key(0), {'image': jnp.zeros((1, 16, 16, 1))})
