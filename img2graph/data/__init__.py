@@ -12,6 +12,7 @@ _MODULES = {
   'photos': 'photos',
   'photo_archive': 'photo_archive',
   'figures': 'figures',
+  'labelled': 'labelled',
 }
 
 

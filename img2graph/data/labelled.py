@@ -5,7 +5,7 @@ What each set reads below its folder, as its authors publish it:
   cifar10        cifar-10-batches-bin/data_batch_{1..5}.bin, test_batch.bin
                  (cifar-10-binary.tar.gz, packed or unpacked); 50,000 and 10,000
                  images of 32 pixels, 10 classes
-  cifar100       cifar-100-binary/train.bin, test.bin (cifar-100-binary.tar.gz, also packed
+  cifar100       cifar-100-binary/train.bin, test.bin (cifar-100-binary.tar.gz, packed
                  or unpacked); the same of 100 classes, the "fine" labels
   tiny_imagenet  tiny-imagenet-200/wnids.txt, train/WNID/images/*.JPEG,
                  val/val_annotations.txt, val/images/*.JPEG (tiny-imagenet-200.zip,
@@ -20,14 +20,19 @@ which is 'valid'. An archive has one part only: a share of it is 'test' too.
 """
 
 import concurrent.futures
+import functools
 import io
 import pathlib
 import tarfile
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+
+from img2graph.data import sources
 
 PARTS = ('train', 'valid', 'test')
 _SIDE = 32
@@ -265,3 +270,113 @@ _WHAT = {
   'tiny_imagenet': 'what tiny-imagenet-200.zip unpacks to',
   'archive': "'label' and 'images', an .npz file",
 }
+
+
+def source(
+  *,
+  name,
+  dir,
+  part='train',
+  valid=0.1,
+  test=0.2,
+  seed=0,
+  most=0,
+  flip=True,
+  crop=4,
+):
+  """A `HostSource` whose images stay on the devices; only their numbers are sent.
+
+  Batches are 'image' `[B, S, S, 3]` uint8 and 'label' `[B]` int32. Every epoch has an
+  order of its own.
+
+  Args:
+    name: see `load`.
+    dir: the folder of the set, or the file of an archive.
+    part: see `load`, as the next three.
+    valid: share of the training part that is 'valid'.
+    test: share of an archive that is 'test'.
+    seed: of the parts.
+    most: at most this many images, drawn by the seed; 0 for all.
+    flip: mirror half of the images left to right.
+    crop: pad the images by this many black pixels, and crop them to their size at
+      random; 0 leaves them as they are.
+
+  Raises:
+    ValueError: as `load`.
+  """
+  if most < 0 or crop < 0:
+    raise ValueError(f'most and crop must not be negative; got {most} and {crop}.')
+  found = load(name, dir, part=part, valid=valid, test=test, seed=seed)
+  if 0 < most < len(found.labels):
+    order = np.random.default_rng((seed, most)).permutation(len(found.labels))
+    found = _take(found, order[:most])
+  height, width = found.images.shape[1:3]
+  if height != width:
+    raise ValueError(f'{dir}: images should be square; got {width} x {height} pixels.')
+  size = len(found.labels)
+
+  def iterate(*, seed, batch_size, process_index=0, process_count=1):
+    local = sources.local_batch_size(batch_size, process_count)
+    return _Order(size, seed, batch_size, process_index * local, local)
+
+  return sources.HostSource(
+    iterate=iterate,
+    side=height,
+    size=size,
+    complete=functools.partial(_complete, flip=flip, crop=crop),
+    resident={'image': found.images, 'label': found.labels},
+  )
+
+
+class _Order:
+  """Numbers of examples, epoch after epoch, in batches that may reach over two."""
+
+  def __init__(self, size, seed, batch_size, first, count):
+    self._size, self._seed, self._batch_size = size, seed, batch_size
+    self._slice = slice(first, first + count)
+    self._at = 0
+    self._orders = {}
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    start = self._at * self._batch_size
+    places = np.arange(start, start + self._batch_size)[self._slice]
+    epochs = places // self._size
+    self._orders = {e: self._order(e) for e in np.unique(epochs).tolist()}
+    picked = [
+      self._orders[e][p % self._size] for e, p in zip(epochs, places, strict=True)
+    ]
+    self._at += 1
+    return {'index': np.array(picked, np.int32)}
+
+  def _order(self, epoch):
+    if epoch in self._orders:
+      return self._orders[epoch]
+    return np.random.default_rng((self._seed, epoch)).permutation(self._size)
+
+  def get_state(self):
+    return str(self._at).encode()
+
+  def set_state(self, state):
+    self._at = int(state.decode())
+
+
+def _complete(key, batch, resident, *, flip, crop):
+  """Images and labels of a batch's numbers, moved at random."""
+  images, labels = (resident[n][batch['index']] for n in ('image', 'label'))
+  count, side = images.shape[:2]
+  flip_key, crop_key = jax.random.split(key)
+  if flip:
+    turned = jax.random.bernoulli(flip_key, shape=(count, 1, 1, 1))
+    images = jnp.where(turned, images[:, :, ::-1], images)
+  if crop:
+    padded = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
+    corners = jax.random.randint(crop_key, (count, 2), 0, 2 * crop + 1)
+    images = jax.vmap(
+      lambda image, at: jax.lax.dynamic_slice(
+        image, (at[0], at[1], 0), (side, side, image.shape[-1])
+      )
+    )(padded, corners)
+  return {'image': images, 'label': labels}

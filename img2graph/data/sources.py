@@ -52,12 +52,16 @@ class HostSource:
     complete: `(key, batch) -> batch`, what training does with each batch of all
       processes on the devices, inside the step: pure and jittable, it may add examples
       and entries; None for nothing.
+    resident: pytree of numpy arrays that every device keeps, whole, such as all images
+      of a small set. Then `complete(key, batch, resident)` picks from them, and what
+      `iterate` yields need have no 'image'.
   """
 
   iterate: Callable[..., Any]
   side: int
   size: int
   complete: Callable[..., Any] | None = None
+  resident: Any = None
 
 
 def from_sampler(sample, *, side=64, **options):
@@ -76,10 +80,10 @@ def as_float(batch):
   """The batch with its images as float32 in [0, 1]; numpy in, numpy out.
 
   Args:
-    batch: dict with 'image', uint8 in [0, 255] or float32 in [0, 1].
+    batch: dict with 'image', uint8 in [0, 255] or float32 in [0, 1]; or without.
   """
-  images = batch['image']
-  if images.dtype != np.uint8:
+  images = batch.get('image')
+  if images is None or images.dtype != np.uint8:
     return batch
   xp = np if isinstance(images, np.ndarray) else jnp
   return batch | {'image': images.astype(xp.float32) / xp.float32(255)}

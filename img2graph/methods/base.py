@@ -24,10 +24,12 @@ class Method:
       input; `batch.get('target')` what the drawing is compared with, when it differs.
       `aux['metrics']` is `{name: scalar}`; `aux['collections']` holds the updated
       collections other than 'params' (an empty dict if there are none).
-    predict: `(variables, images) -> Graph`.
+    predict: `(variables, images) -> Graph`; None if there is no graph in an image.
     reconstruct: `(variables, images) -> {'graph': Graph, 'drawing': [B, H, W, 1],
       ...}` for panels; may hold further images, such as 'refined', 'masked',
-      'reconstruction' or 'input'.
+      'reconstruction' or 'input'. None for a method without panels.
+    classify: `(variables, images) -> (features [B, D], logits [B, C])`, both float32;
+      None for a method that knows no classes.
     refine: `(variables, images, graph, num_steps) -> Graph`: test-time fitting of the
       graph to the images through the renderer; None if a method has none.
     ink: `(variables, images) -> [B, S, S]`, the line drawings that the graphs explain,
@@ -39,8 +41,9 @@ class Method:
 
   init: Callable[..., Any]
   loss: Callable[..., Any]
-  predict: Callable[..., Any]
-  reconstruct: Callable[..., Any]
+  predict: Callable[..., Any] | None = None
+  reconstruct: Callable[..., Any] | None = None
+  classify: Callable[..., Any] | None = None
   refine: Callable[..., Any] | None = None
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)

@@ -4,6 +4,7 @@ A run lives in its workdir:
   config.json    the config; another one is refused
   checkpoints/   state, data position and clock, by step
   metrics.jsonl  one line per logged or evaluated step (and `tensorboard/`)
+  best.npz       the weights that were best in validation, if the run is judged so
   panels/        pictures of images, drawings and graphs, by step
   weights.npz    what `img2graph predict` takes, at the end
   results.json   scores, config, code, hardware and time, at the end
@@ -23,9 +24,11 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from img2graph import class_evaluation
 from img2graph import data
 from img2graph import evaluation
 from img2graph import files
@@ -68,6 +71,7 @@ _KEYS = (
 _EVAL_KEYS = {
   'graph': ('num_images', 'batch_size', 'seed', 'thresholds'),
   'keypoints': ('num_images', 'batch_size', 'seed', 'protocol', 'fit', 'test'),
+  'classes': ('num_images', 'batch_size', 'seed', 'valid', 'test'),
 }
 # Steps in flight: enough to keep the devices busy, few enough for their memory.
 _AHEAD = 4
@@ -175,7 +179,8 @@ def evaluate(config, workdir, *, console=None):
   with _saving(plan):
     scores = plan.exam.scores(restored.state, final=True)
     clock = _Clock(began, restored.clock)
-    return _finish(plan, restored.state, scores, clock.read(), console)
+    scores, variables = _choose(plan, restored.state, scores)
+    return _finish(plan, restored.state, variables, scores, clock.read(), console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +249,16 @@ class _Plan:
   def _batch_size(self):
     return self.config['batch_size']
 
+  @property
+  def resident(self):
+    """What the source keeps on the devices."""
+    return None if self.samples else self.source.resident
+
   def create_state(self, key, batch):
+    if self.resident is not None:
+      # Its shapes are all that a method looks at before the first step.
+      batch = jax.eval_shape(self.source.complete, key, batch, self.resident)
+      batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     batch = sources.as_float(batch)
     return states.create(
       key, batch, method=self.method, tx=self.tx, ema=self.ema, variables=self.start
@@ -318,7 +332,7 @@ def _plans(configs, workdirs, console):
     options = {n: v for n, v in config['optim'].items() if n != 'ema'}
     tx, learning_rate = optim.build(train_steps=config['train_steps'], **options)
   with errors.user_errors('config.eval'):
-    exams = {'graph': _Exam, 'keypoints': _KeypointExam}
+    exams = {'graph': _Exam, 'keypoints': _KeypointExam, 'classes': _ClassExam}
     exam = exams[_eval_kind(config)](config, method, source)
   with errors.user_errors('config.start_from'):
     start = _load_start(config.get('start_from', ''), method)
@@ -457,6 +471,8 @@ def check_config(config):
       )
   with errors.user_errors():
     parallel.check_batch_size(config['batch_size'])
+  if kind == 'classes' and config['panel_every']:
+    raise errors.UserError('config.panel_every must be 0 where classes are judged.')
 
 
 def _eval_kind(config):
@@ -617,6 +633,46 @@ class _KeypointExam:
     )
 
 
+class _ClassExam:
+  """How a classifier is judged: by the best of its validations, tested once.
+
+  The images are those of the source of training, with the changes of
+  `config.eval.valid` and `config.eval.test`.
+  """
+
+  def __init__(self, config, method, source):
+    del source
+    self._options = config['eval']
+    self._method = method
+    # Read now: what is missing should not show after hours of training.
+    self._valid, self._test = (
+      data.build(**(config['data'] | self._options[part])).resident
+      for part in ('valid', 'test')
+    )
+
+  def scores(self, state, *, final=False):
+    """Scores by name, of the validation."""
+    del final
+    return {'valid': self._evaluate(state.eval_variables, self._valid)}
+
+  def worth(self, scores):
+    """What the weights to keep have the highest of."""
+    return scores['valid']['accuracy']
+
+  def test(self, variables):
+    """Scores by name that are for the end, of the weights that were kept."""
+    return {'test': self._evaluate(variables, self._test)}
+
+  def _evaluate(self, variables, images):
+    return class_evaluation.evaluate(
+      self._method,
+      variables,
+      images,
+      **{n: self._options[n] for n in ('num_images', 'batch_size')},
+      sharding=parallel.sharded(parallel.make_mesh()),
+    )
+
+
 class _Clock:
   """Seconds of a run, over all its interruptions."""
 
@@ -744,6 +800,7 @@ class _Run:
       `state -> (state, metrics)`; the state is donated.
     """
     plan = self._plan
+    kept = self._seeds.share(plan.resident)
     data_key, loss_key = (self._seeds.stack([k[n] for k in keys]) for n in (1, 2))
     with errors.user_errors():
       if not plan.samples:
@@ -755,12 +812,13 @@ class _Run:
         state,
         loss_key,
         data_key if plan.samples else plan.example_batch,
+        kept,
         last_is_batch=not plan.samples,
       )
       step_fn = lowered.compile()
     if plan.samples:
-      return lambda state: step_fn(state, loss_key, data_key)
-    return lambda state: step_fn(state, loss_key, self._batch())
+      return lambda state: step_fn(state, loss_key, data_key, kept)
+    return lambda state: step_fn(state, loss_key, self._batch(), kept)
 
   def _due(self, every, step):
     """Whether something is to be done at a step; never before the first."""
@@ -840,6 +898,7 @@ class _Run:
           scores = self._plan.exam.scores(one, final=final)
         if not told:
           self._tell(i, step, scores)
+        _keep_if_best(self._plans[i], one, step, scores)
         if final:
           self._scores[i] = scores
         continue
@@ -877,6 +936,10 @@ class _Run:
     return [{'interrupted': int(signum), 'step': step} for _ in self._plans]
 
   def _finish(self, state):
+    self._kept = {}
+    for i, plan in self._going():
+      one = self._seeds.pick(state, i)
+      self._scores[i], self._kept[i] = _choose(plan, one, self._scores.get(i))
     times = self._clock.read()
     return [
       self._failed[i]
@@ -884,6 +947,7 @@ class _Run:
       else _finish(
         plan,
         self._seeds.pick(state, i),
+        self._kept[i],
         self._scores.get(i),
         times,
         self._console,
@@ -891,6 +955,40 @@ class _Run:
       )
       for i, plan in enumerate(self._plans)
     ]
+
+
+def _keep_if_best(plan, state, step, scores):
+  """Writes `best.npz` if the scores are better than those it was written with."""
+  if not hasattr(plan.exam, 'worth'):
+    return
+  path, worth = plan.workdir / 'best.npz', plan.exam.worth(scores)
+  if parallel.is_first() and worth > _read_best(path)[1].get('worth', -np.inf):
+    variables = jax.device_get(state.eval_variables)
+    weights.save(
+      path, variables, config=plan.config, card={'step': step, 'worth': worth}
+    )
+
+
+def _read_best(path):
+  """(variables, card) of `best.npz`; (None, {}) if there is none."""
+  if not path.exists():
+    return None, {}
+  variables, _, card = weights.load(path)
+  return variables, card
+
+
+def _choose(plan, state, scores):
+  """The scores of the end, and the variables that they and the run's weights are of.
+
+  Those that were best in validation, if the run is judged so, or else the last.
+  """
+  if scores is None or not hasattr(plan.exam, 'test'):
+    return scores, state.eval_variables
+  parallel.barrier('best written')
+  kept, card = _read_best(plan.workdir / 'best.npz')
+  variables = state.eval_variables if kept is None else kept
+  step = card.get('step', int(state.step))
+  return scores | plan.exam.test(variables) | {'best_step': step}, variables
 
 
 def _panel_pixels(plan, state):
@@ -929,6 +1027,7 @@ def headline(scores, *, nested=True):
     nested: also those at other capacities, as 'capacity_8/...'.
   """
   flat = metrics.headline(scores) | keypoints.headline(scores)
+  flat |= class_evaluation.headline(scores)
   flat |= {n: v for n, v in scores.items() if n == 'loss'}
   flat |= logging.flatten_scores(scores.get('predicted', {}))
   for name, value in scores.items():
@@ -946,8 +1045,18 @@ def _plain(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def _finish(plan, state, scores, times, console, *, seeds_at_once=1):
-  """Writes `weights.npz` and `results.json`; returns what the latter holds."""
+def _finish(plan, state, variables, scores, times, console, *, seeds_at_once=1):
+  """Writes `weights.npz` and `results.json`; returns what the latter holds.
+
+  Args:
+    plan: of the run.
+    state: at its end.
+    variables: that the weights are of.
+    scores: of `results.json`; None for none.
+    times: of the clock.
+    console: tells that it is done.
+    seeds_at_once: how many seeds shared the time.
+  """
   config = plan.config
   step = int(state.step)
   images_seen = step * config['batch_size']
@@ -969,7 +1078,7 @@ def _finish(plan, state, scores, times, console, *, seeds_at_once=1):
     'versions': record.versions(),
     'hardware': record.hardware(),
   }
-  variables = jax.device_get(state.eval_variables)
+  variables = jax.device_get(variables)
   if parallel.is_first():
     card = {n: results[n] for n in ('scores', 'step', 'seed', 'images_seen', 'code')}
     weights.save(plan.workdir / 'weights.npz', variables, config=config, card=card)

@@ -112,34 +112,43 @@ class Seeds:
       for i in range(self._count)
     ]
 
-  def lower(self, function, state, key, last, *, last_is_batch):
+  def share(self, tree):
+    """Arrays that all seeds look at, on every device; None stays None."""
+    return jax.device_put(tree, parallel.replicated(self._mesh))
+
+  def lower(self, function, state, key, last, shared, *, last_is_batch):
     """A step for all seeds, lowered (see `jax.stages`); its state is donated.
 
     Args:
-      function: `(state, key, batch or data key) -> (state, metrics)` of one seed.
+      function: `(state, key, batch or data key, shared) -> (state, metrics)` of one
+        seed.
       state: of `join`.
       key: of `stack`.
       last: of `stack`, or the shapes of a batch of one seed.
+      shared: of `share`.
       last_is_batch: which of the two `last` is.
     """
     replicated = parallel.replicated(self._mesh)
     if self.alone:
       sharded = parallel.sharded(self._mesh) if last_is_batch else replicated
-      shardings, out_shardings = (replicated, replicated, sharded), replicated
+      shardings, out_shardings = (
+        (replicated, replicated, sharded, replicated),
+        replicated,
+      )
     else:
       spec = PartitionSpec('data')
       axes = jax.tree.map(lambda s: 0 if s == spec else None, self._specs)
       function = jax.shard_map(
-        jax.vmap(function, in_axes=(axes, 0, 0), out_axes=(axes, 0)),
+        jax.vmap(function, in_axes=(axes, 0, 0, None), out_axes=(axes, 0)),
         mesh=self._mesh,
-        in_specs=(self._specs, spec, spec),
+        in_specs=(self._specs, spec, spec, PartitionSpec()),
         out_specs=(self._specs, spec),
         check_vma=False,  # Nothing is summed over devices.
       )
       to_sharding = lambda s: NamedSharding(self._mesh, s)  # noqa: E731
       sharded = to_sharding(spec)
       state_sharding = jax.tree.map(to_sharding, self._specs)
-      shardings = (state_sharding, sharded, sharded)
+      shardings = (state_sharding, sharded, sharded, replicated)
       out_shardings = (state_sharding, sharded)
       if last_is_batch:
         size = self._count + self._copies
@@ -149,4 +158,4 @@ class Seeds:
     jitted = jax.jit(
       function, in_shardings=shardings, out_shardings=out_shardings, donate_argnums=0
     )
-    return jitted.lower(state, key, last)
+    return jitted.lower(state, key, last, shared)

@@ -77,10 +77,11 @@ def sampling_step(step_fn, *, sample, batch_size, sharding):
     sharding: of the leading axis of a batch; None for whatever comes about.
 
   Returns:
-    `(state, key, data_key) -> (state, metrics)`.
+    `(state, key, data_key, resident) -> (state, metrics)`; the last is not looked at.
   """
 
-  def step(state, key, data_key):
+  def step(state, key, data_key, resident=None):
+    del resident
     batch = sample(jax.random.fold_in(data_key, state.step), batch_size)
     return step_fn(state, _place(batch, sharding), key)
 
@@ -92,19 +93,21 @@ def completing_step(step_fn, *, complete, sharding):
 
   Args:
     step_fn: `(state, batch, key) -> (state, metrics)`.
-    complete: `(key, batch) -> batch`, of a `data.sources.HostSource`, or None.
+    complete: of a `data.sources.HostSource`, or None.
     sharding: of the leading axis of a batch; None for whatever comes about.
 
   Returns:
-    `(state, key, batch) -> (state, metrics)`.
+    `(state, key, batch, resident) -> (state, metrics)`; the last is what the source
+    keeps on the devices, or None.
   """
 
-  def step(state, key, batch):
+  def step(state, key, batch, resident=None):
     batch = sources.as_float(batch)
     if complete is not None:
       data_key = jax.random.fold_in(key, _COMPLETING_STREAM)
       data_key = jax.random.fold_in(data_key, state.step)
-      batch = _place(complete(data_key, batch), sharding)
+      kept = () if resident is None else (resident,)
+      batch = sources.as_float(_place(complete(data_key, batch, *kept), sharding))
     return step_fn(state, batch, key)
 
   return step

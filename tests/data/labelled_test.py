@@ -3,10 +3,12 @@
 import io
 import tarfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from img2graph import data
 from img2graph.data import labelled
 
 
@@ -175,3 +177,81 @@ def test_wrong_options_are_named(options, message):
   options = {'name': 'cifar10', 'folder': '.'} | options
   with pytest.raises(ValueError, match=message):
     labelled.load(**options)
+
+
+@pytest.fixture
+def archive(tmp_path):
+  images = pictures(20, side=8)
+  path = tmp_path / 'a.npz'
+  np.savez(path, images=images, label=np.arange(20))
+  return path, images
+
+
+def open_source(path, **options):
+  return data.build(
+    'labelled', name='archive', dir=str(path), test=0.0, valid=0.0, **options
+  )
+
+
+def test_an_epoch_has_every_image_once_and_the_next_in_another_order(archive):
+  source = open_source(archive[0])
+  batches = source.iterate(seed=3, batch_size=5)
+  first, second = (
+    np.concatenate([next(batches)['index'] for _ in range(4)]) for _ in '12'
+  )
+  assert sorted(first) == sorted(second) == list(range(20))
+  assert first.tolist() != second.tolist()
+  other = next(source.iterate(seed=4, batch_size=20))['index']
+  assert other.tolist() != first.tolist()
+
+
+def test_processes_share_batches_and_positions_are_gone_back_to(archive):
+  source = open_source(archive[0])
+  whole = source.iterate(seed=0, batch_size=8)
+  parts = [
+    source.iterate(seed=0, batch_size=8, process_index=i, process_count=2)
+    for i in (0, 1)
+  ]
+  for _ in range(4):  # Over the end of an epoch.
+    state = whole.get_state()
+    batch = next(whole)['index']
+    np.testing.assert_array_equal(
+      batch, np.concatenate([next(p)['index'] for p in parts])
+    )
+  again = source.iterate(seed=0, batch_size=8)
+  again.set_state(state)
+  np.testing.assert_array_equal(next(again)['index'], batch)
+
+
+def test_batches_are_the_images_moved(archive):
+  path, images = archive
+  index = np.arange(20)
+  plain = open_source(path, flip=False, crop=0)
+  found = plain.complete(jax.random.key(0), {'index': index}, plain.resident)
+  np.testing.assert_array_equal(found['image'], images)
+  np.testing.assert_array_equal(found['label'], np.arange(20))
+  moving = open_source(path, crop=1)
+  complete = jax.jit(moving.complete)
+  found = complete(jax.random.key(0), {'index': index}, moving.resident)['image']
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  seen = set()
+  for i in range(20):
+    moves = {
+      (flip, dy, dx)
+      for flip in (1, -1)
+      for dy in range(3)
+      for dx in range(3)
+      # Flipped before it is padded.
+      if (padded[i][:, ::flip][dy : dy + 8, dx : dx + 8] == found[i]).all()
+    }
+    assert moves
+    seen |= moves
+  assert len(seen) > 8
+  other = complete(jax.random.key(1), {'index': index}, moving.resident)['image']
+  assert (np.asarray(other) != found).any()
+
+
+def test_a_part_of_the_images(archive):
+  source = open_source(archive[0], most=7)
+  assert source.size == 7 == len(source.resident['label'])
+  assert len(set(source.resident['label'].tolist())) == 7

@@ -1,0 +1,118 @@
+"""A method as a classifier: accuracy, and what its batches are as affinity graphs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from img2graph import evaluation
+from img2graph.losses import affinity
+
+
+# Kept between calls: a training run evaluates many times and compiles once.
+@functools.lru_cache(maxsize=32)
+def _compiled(classify, sharding):
+  whole = None if sharding is None else jax.NamedSharding(sharding.mesh, jax.P())
+  options = {} if whole is None else dict(in_shardings=(whole, sharding))
+  return jax.jit(classify, out_shardings=whole, **options)
+
+
+def classify(method, variables, images, *, batch_size, sharding=None):
+  """Features and logits of images.
+
+  Args:
+    method: a `methods.base.Method` that classifies.
+    variables: its variables.
+    images: `[n, S, S, 3]` uint8.
+    batch_size: images at a time.
+    sharding: `NamedSharding` of a batch over its leading axis; None for one device.
+
+  Returns:
+    (`[n, D]`, `[n, C]`), float32 numpy.
+
+  Raises:
+    ValueError: the method knows no classes, or `batch_size` is not positive.
+  """
+  if method.classify is None:
+    raise ValueError(
+      'classes are judged of a method that classifies; this one does not.'
+    )
+  batches = evaluation.in_batches(
+    _compiled(method.classify, sharding),
+    variables,
+    (image / np.float32(255) for image in images),
+    batch_size=batch_size,
+    sharding=sharding,
+  )
+  found = [jax.tree.map(lambda x, n=n: x[:n], outputs) for outputs, n in batches]
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+
+def evaluate(method, variables, data, *, batch_size, num_images=None, sharding=None):
+  """How well a method classifies.
+
+  Args:
+    method: as `classify`, also the next.
+    variables: of the method.
+    data: {'image': `[n, S, S, 3]` uint8, 'label': `[n]` int}.
+    batch_size: images at a time, and of an affinity graph.
+    num_images: at most this many, the first; None for all.
+    sharding: as `classify`.
+
+  Returns:
+    {'accuracy', 'cross_entropy', 'target_mass', 'images'}: the share of images whose
+    class has the largest logit; the mean cross entropy in nats; the mean target mass of
+    batches by distance, without the diagonal ("Affinity Graph Supervision", figure 5),
+    0 where no batch is full.
+
+  Raises:
+    ValueError: as `classify`.
+  """
+  images, labels = data['image'][:num_images], data['label'][:num_images]
+  features, logits = classify(
+    method, variables, images, batch_size=batch_size, sharding=sharding
+  )
+  entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  full = len(labels) // batch_size * batch_size
+  return {
+    'accuracy': float((logits.argmax(-1) == labels).mean()),
+    'cross_entropy': float(entropy.mean()),
+    'target_mass': float(
+      _target_mass(
+        features[:full].reshape(-1, batch_size, features.shape[-1]),
+        labels[:full].reshape(-1, batch_size),
+      )
+    ),
+    'images': len(labels),
+  }
+
+
+@jax.jit
+def _target_mass(features, labels):
+  """Mean over batches `[G, B, D]`, `[G, B]`."""
+  if not len(labels):
+    return 0.0
+  log_mass, some = jax.lax.map(
+    lambda batch: affinity.log_target_mass(
+      affinity.distance_affinity(batch[0]),
+      affinity.same_class(batch[1]),
+      include=affinity.without_self(labels.shape[1]),
+    ),
+    (features, labels),
+  )
+  return jnp.where(some, jnp.exp(log_mass), 0.0).mean()
+
+
+def headline(scores):
+  """The figures to look at first, in percent; empty if the scores are of another kind.
+
+  Args:
+    scores: `{part: what `evaluate` returns}`.
+  """
+  return {
+    f'{part}_accuracy': 100 * scores[part]['accuracy']
+    for part in ('valid', 'test')
+    if 'accuracy' in scores.get(part, {})
+  }

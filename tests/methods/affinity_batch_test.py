@@ -1,0 +1,213 @@
+"""Tests of img2graph/methods/affinity_batch.py, its evaluation, and its training."""
+
+import io
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from img2graph import class_evaluation
+from img2graph import methods
+from img2graph import weights
+from img2graph.losses import affinity
+from img2graph.training import errors
+from img2graph.training import logging
+from img2graph.training import loop
+
+SIDE = 8
+NETWORK = dict(kind='cifar', depth=8, width=4, num_classes=3)
+SUPERVISED = dict(weight=0.5, form='focal', gamma=2.0)
+
+
+def build(affinity=SUPERVISED, **changes):
+  options = dict(network=NETWORK, affinity=affinity, side=SIDE)
+  return methods.build(
+    'affinity_batch', train_steps=10, precision='float32', **(options | changes)
+  )
+
+
+def colours(count, seed=0):
+  """Images of three classes, each with a colour of its own, and noise."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, 3, count)
+  images = (
+    0.3 * rng.random((count, SIDE, SIDE, 3)) + 0.5 * np.eye(3)[labels][:, None, None]
+  )
+  return np.uint8(255 * images), labels.astype(np.int32)
+
+
+@pytest.fixture(scope='module')
+def batch():
+  images, labels = colours(12)
+  return {'image': jnp.float32(images) / 255, 'label': jnp.asarray(labels)}
+
+
+@pytest.fixture(scope='module')
+def variables(batch):
+  return build().init(jax.random.key(0), batch)
+
+
+def test_the_loss_is_cross_entropy_and_what_the_graph_lacks(batch, variables):
+  value, aux = build().loss(variables, batch, jax.random.key(0), 0)
+  alone, _ = build(affinity=None).loss(variables, batch, jax.random.key(0), 0)
+  metrics = aux['metrics']
+  np.testing.assert_allclose(value - alone, 0.5 * metrics['affinity'], rtol=1e-4)
+  np.testing.assert_allclose(alone, metrics['cross_entropy'], rtol=1e-6)
+  # In training, features are those that batch statistics give.
+  mean, deviation = jnp.float32(0.5), jnp.float32(0.25)
+  network = methods.affinity_batch.NETWORKS['cifar'](depth=8, width=4, num_classes=3)
+  inner = {name: values['network'] for name, values in variables.items()}
+  (features, logits), _ = network.apply(
+    inner, (batch['image'] - mean) / deviation, train=True, mutable=['batch_stats']
+  )
+  expected, mass = affinity.affinity_loss(
+    affinity.distance_affinity(features),
+    affinity.same_class(batch['label']),
+    gamma=2.0,
+    include=affinity.without_self(12),
+  )
+  np.testing.assert_allclose(metrics['affinity'], expected, rtol=1e-4)
+  np.testing.assert_allclose(metrics['target_mass'], mass, rtol=1e-4)
+  entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+  np.testing.assert_allclose(alone, entropy.mean(), rtol=1e-5)
+
+
+def test_a_weight_of_zero_tells_the_mass_and_changes_nothing(batch, variables):
+  def grads(method):
+    f = lambda v: method.loss(v, batch, jax.random.key(0), 0)  # noqa: E731
+    return jax.jit(jax.value_and_grad(f, has_aux=True))(variables)
+
+  (_, aux), told = grads(build(affinity=SUPERVISED | {'weight': 0.0}))
+  _, alone = grads(build(affinity=None))
+  assert 0 < aux['metrics']['target_mass'] < 1
+  chex.assert_trees_all_close(told, alone, atol=1e-6)
+  _, moved = grads(build())
+  differ = jax.tree.map(lambda a, b: abs(a - b).max(), moved, alone)
+  assert max(jax.tree.leaves(differ)) > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (dict(network=NETWORK | {'kind': 'vgg'}), "got 'vgg'"),
+    (dict(affinity={'weight': -1.0}), 'got -1.0'),
+    (dict(affinity={'weight': 1.0, 'metric': 'cosine'}), "got 'cosine'"),
+  ],
+)
+def test_wrong_options_are_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    build(**changes)
+
+
+def test_scores_are_counted_image_by_image(variables):
+  images, labels = colours(11)
+  scores = class_evaluation.evaluate(
+    build(), variables, {'image': images, 'label': labels}, batch_size=4
+  )
+  features, logits = build().classify(variables, jnp.float32(images) / 255)
+  pairs = zip(logits, labels, strict=True)
+  expected = np.mean([row.argmax() == label for row, label in pairs])
+  assert scores['images'] == 11 and scores['accuracy'] == pytest.approx(expected)
+  masses = [
+    affinity.affinity_loss(
+      affinity.distance_affinity(features[i : i + 4]),
+      affinity.same_class(jnp.asarray(labels[i : i + 4])),
+      include=affinity.without_self(4),
+    )[1]
+    for i in (0, 4)
+  ]
+  assert scores['target_mass'] == pytest.approx(np.mean(masses), rel=1e-4)
+
+
+def config(path, **changes):
+  found = dict(
+    seed=0,
+    train_steps=12,
+    batch_size=8,
+    precision='float32',
+    log_every=1,
+    eval_every=4,
+    checkpoint_every=5,
+    panel_every=0,
+    keep_checkpoints=5,
+    data=dict(source='labelled', name='archive', dir=str(path), crop=1),
+    method=dict(name='affinity_batch', network=NETWORK, affinity=SUPERVISED, side=SIDE),
+    optim=dict(
+      name='sgd', lr=0.05, momentum=0.9, weight_decay=5e-4, schedule='constant'
+    ),
+    eval=dict(
+      kind='classes',
+      num_images=100,
+      batch_size=8,
+      seed=0,
+      valid={'part': 'valid', 'valid': 0.4},
+      test={'part': 'test'},
+    ),
+  )
+  found['data']['valid'] = 0.4
+  return found | changes
+
+
+def train(found, workdir):
+  console = logging.Console(out=io.StringIO(), err=io.StringIO())
+  return loop.train(found, workdir, console=console)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run and its archive."""
+  folder = tmp_path_factory.mktemp('classes')
+  images, labels = colours(60)
+  np.savez(folder / 'a.npz', images=images, label=labels)
+  return folder, train(config(folder / 'a.npz'), folder / 'run')
+
+
+def test_what_was_best_in_validation_is_tested_and_kept(whole):
+  folder, results = whole
+  lines = map(json.loads, (folder / 'run' / 'metrics.jsonl').read_text().splitlines())
+  valid = {
+    line['step']: line['eval/valid_accuracy']
+    for line in lines
+    if 'eval/valid_accuracy' in line
+  }
+  assert sorted(valid) == [4, 8, 12]
+  scores = results['scores']
+  best = max(valid.values())
+  assert scores['best_step'] == next(s for s in sorted(valid) if valid[s] == best)
+  kept, _, _ = weights.load(folder / 'run' / 'weights.npz')
+  best, _, card = weights.load(folder / 'run' / 'best.npz')
+  chex.assert_trees_all_equal(kept, best)
+  assert card['step'] == scores['best_step']
+  test = loop.data.build(
+    **(config(folder / 'a.npz')['data'] | {'part': 'test'})
+  ).resident
+  found = class_evaluation.evaluate(build(), kept, test, batch_size=8)
+  assert found == pytest.approx(scores['test'], rel=1e-4)
+  assert len(test['label']) == 12 and scores['valid']['images'] == 19
+
+
+def test_going_on_in_the_middle_of_an_epoch_changes_no_bit(whole, tmp_path):
+  folder, results = whole
+  # The run is stopped after step 5; an epoch has 29 images, which are no whole batches.
+  short = tmp_path / 'run'
+  train(config(folder / 'a.npz'), short)
+  for step in (10, 12):
+    for path in sorted((short / 'checkpoints' / str(step)).rglob('*'), reverse=True):
+      path.rmdir() if path.is_dir() else path.unlink()
+    (short / 'checkpoints' / str(step)).rmdir()
+  (short / 'results.json').unlink()
+  (short / 'weights.npz').unlink()
+  again = train(config(folder / 'a.npz'), short)
+  assert again['scores'] == results['scores']
+  one, two = (weights.load(f / 'weights.npz')[0] for f in (folder / 'run', short))
+  chex.assert_trees_all_equal(one, two)
+
+
+def test_panels_are_refused(whole):
+  folder, _ = whole
+  with pytest.raises(errors.UserError, match='panel_every must be 0'):
+    train(config(folder / 'a.npz', panel_every=5), folder / 'other')
