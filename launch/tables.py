@@ -30,12 +30,14 @@ import functools
 import importlib
 import pathlib
 import sys
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
+from scipy import stats
 
 from img2graph import files
 from img2graph import plotting
@@ -56,8 +58,6 @@ _OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the results.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only list the cells.')
 _WAIT = flags.DEFINE_bool('wait', False, 'Wait for the cells of other workers.')
 processes.define_flags()
-
-_THRESHOLDS = ('0.03', '0.05', '0.08')
 
 
 def load(paper):
@@ -154,94 +154,156 @@ def _seconds(line):
   return line['wall_clock']['total_seconds'] / line.get('seeds_at_once', 1)
 
 
-def summarize(lines):
+class Form(NamedTuple):
+  """How the lines of a table are shown; `FORMS[TABLE]` of configs/PAPER.py.
+
+  Attributes:
+    columns: `{title: (place, factor)}`: a score's place in a line's 'scores', keys
+      joined by '/', or with '/' in front in the line itself; and what it is multiplied
+      by.
+    about: what the columns are, a sentence or two.
+  """
+
+  columns: dict[str, tuple[str, float]]
+  about: str
+
+
+def _triplets(threshold, name):
+  return f'at/{threshold}/edge_lenient/micro/{name}', 100
+
+
+TRIPLETS = Form(
+  columns={
+    'P 5 %': _triplets('0.05', 'precision'),
+    'R 5 %': _triplets('0.05', 'recall'),
+    'F1 3 %': _triplets('0.03', 'f1'),
+    'F1 5 %': _triplets('0.05', 'f1'),
+    'F1 8 %': _triplets('0.08', 'f1'),
+    'exact 5 %': ('at/0.05/exact', 100),
+  },
+  about='In percent. P, R and F1 are those of edge triplets, all images together, at '
+  'distances of up to 3, 5 and 8 % of the side; exact is the share of images without a '
+  'mistake.',
+)
+
+
+def form_of(module, table):
+  """The `Form` of a table: that of edge triplets, if the paper's file has no other."""
+  return getattr(module, 'FORMS', {}).get(table, TRIPLETS)
+
+
+def summarize(lines, form=TRIPLETS):
   """The rows of a table, from its lines alone.
 
   Args:
     lines: dicts, of one scale.
+    form: a `Form`.
 
   Returns:
     list of dicts in the table's order: 'recipe', 'row', 'published', 'n', and 'scores',
-    `{name: (mean, standard deviation)}` in percent, the deviation that of the seeds
-    (n - 1), 0 for one seed.
+    `{title: (mean, standard deviation)}`, the deviation that of the seeds (n - 1), 0
+    for one seed. A row that is held 'against' another one has 'gain', what it is above
+    that in the first column: (mean, half of the 95 % interval, number of seeds), from
+    the differences of the seeds that both have, by Student's t; no interval (None) for
+    one seed.
   """
   groups = {}
   for line in lines:
     for row in line['rows']:
       key = (row['order'], row['recipe'])
-      groups.setdefault(key, (row, []))[1].append(_scores(line, row['part']))
+      scores = _scores(line, row['part'], form)
+      groups.setdefault(key, (row, {}))[1].setdefault(line['seed'], scores)
   found = []
-  for _, (row, scores) in sorted(groups.items()):
-    stack = {name: [s[name] for s in scores] for name in scores[0]}
-    found.append(
-      {
-        'recipe': row['recipe'],
-        'row': row['row'],
-        'published': row['published'],
-        'n': len(scores),
-        'scores': {
-          name: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else 0.0)
-          for name, v in stack.items()
-        },
-      }
-    )
+  for _, (row, seeds) in sorted(groups.items()):
+    stack = {name: [s[name] for s in seeds.values()] for name in form.columns}
+    one = {
+      'recipe': row['recipe'],
+      'row': row['row'],
+      'published': row['published'],
+      'n': len(seeds),
+      'scores': {
+        name: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else 0.0)
+        for name, v in stack.items()
+      },
+    }
+    others = [s for r, s in groups.values() if r['row'] == row.get('against')]
+    if others and others[0].keys() & seeds.keys():
+      first = next(iter(form.columns))
+      both = others[0].keys() & seeds.keys()
+      one['gain'] = _interval([seeds[s][first] - others[0][s][first] for s in both])
+    found.append(one)
   return found
 
 
-def _scores(line, part):
+def _interval(values):
+  """(mean, half of its 95 % interval or None, number)."""
+  count = len(values)
+  if count < 2:
+    return float(values[0]), None, count
+  spread = np.std(values, ddof=1) / count**0.5
+  return float(np.mean(values)), float(stats.t.ppf(0.975, count - 1) * spread), count
+
+
+def _scores(line, part, form):
   scores = line['scores'][part] if part else line['scores']
   found = {}
-  for threshold in _THRESHOLDS:
-    at = scores['at'][threshold]
-    found |= {f'{k}@{threshold}': v for k, v in at['edge_lenient']['micro'].items()}
-    found[f'exact@{threshold}'] = at['exact']
-  return {name: 100 * value for name, value in found.items()}
+  for title, (place, factor) in form.columns.items():
+    value = line if place.startswith('/') else scores
+    for key in place.strip('/').split('/'):
+      value = value[key]
+    found[title] = factor * value
+  return found
 
 
-_COLUMNS = {
-  'P 5 %': 'precision@0.05',
-  'R 5 %': 'recall@0.05',
-  'F1 3 %': 'f1@0.03',
-  'F1 5 %': 'f1@0.05',
-  'F1 8 %': 'f1@0.08',
-  'exact 5 %': 'exact@0.05',
-}
-
-
-def as_text(rows):
+def as_text(rows, form=TRIPLETS):
   """A table as lists of texts, the head first.
 
   Args:
     rows: of `summarize`, at least one.
+    form: a `Form`.
   """
-  names = list(rows[0]['row'])
-  printed = {name for row in rows for name in row['published']}
-  published = [name for name in ('precision', 'recall', 'f1') if name in printed]
+  names = list(dict.fromkeys(name for row in rows for name in row['row']))
+  published = list(dict.fromkeys(name for row in rows for name in row['published']))
+  gains = any('gain' in row for row in rows)
   head = ['recipe', *names]
   head += [f'paper: {n.replace("f1", "F1")}' for n in published]
-  table = [[*head, *_COLUMNS, 'n']]
+  head += form.columns
+  head += [f'gain in {next(iter(form.columns))}'] if gains else []
+  table = [[*head, 'n']]
   for row in rows:
     texts = [row['recipe'], *(row['row'].get(name, '') for name in names)]
     texts += [_number(row['published'].get(name)) for name in published]
-    texts += [_number(row['scores'][name], row['n'] == 1) for name in _COLUMNS.values()]
+    texts += [_number(row['scores'][name], row['n'] == 1) for name in form.columns]
+    texts += [_gain(row.get('gain'))] if gains else []
     table.append([*texts, str(row['n'])])
   return table
 
 
+def _gain(gain):
+  """A paired difference with its interval."""
+  if gain is None:
+    return ''
+  mean, half, count = gain
+  if half is None:
+    return f'{mean:+.2f} (one pair)'
+  return f'{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}] ({count} pairs)'
+
+
 def _number(pair, alone=False):
-  """A mean with its deviation, which a seed alone does not have."""
+  """A mean with its deviation, which a seed alone, or a lone figure, does not have."""
   if pair is None:
     return ''
+  alone = alone or pair[1] is None
   return f'{pair[0]:.1f}' if alone else f'{pair[0]:.1f} ± {pair[1]:.1f}'
 
 
-def markdown(title, lines):
+def markdown(title, lines, form=TRIPLETS):
   """The Markdown page of a table, a section for each scale."""
   text = [f'# {title}', '']
   for scale in _scales(lines):
     chosen = [line for line in lines if line['scale'] == scale]
-    head, *body = as_text(summarize(chosen))
-    text += [f'## Scale: {scale}', '', _about(chosen), '']
+    head, *body = as_text(summarize(chosen, form), form)
+    text += [f'## Scale: {scale}', '', _about(chosen, form), '']
     text += [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
     text += [f'| {" | ".join(row)} |' for row in body]
     text.append('')
@@ -252,10 +314,10 @@ def _scales(lines):
   return sorted({line['scale'] for line in lines})
 
 
-def _about(lines):
+def _about(lines, form):
   """What the lines of a scale have in common, in a sentence or two."""
-  sides = sorted({line['config']['data']['side'] for line in lines})
-  steps = sorted({f'{line["images_seen"]:,}' for line in lines})
+  sides = {line['config']['data'].get('side') for line in lines} - {None}
+  steps = sorted({line['images_seen'] for line in lines})
   hours = sum(map(_seconds, lines)) / 3600
   chips = sorted(
     {
@@ -266,13 +328,10 @@ def _about(lines):
     }
   )
   commits = sorted({line['code']['commit'][:10] for line in lines})
-  return (
-    'Mean and standard deviation over n seeds, percent. P, R and F1 are those of edge '
-    'triplets, all images together, at distances of up to 3, 5 and 8 % of the side; '
-    'exact is the share of images without a mistake. '
-    f'Images of {_and(sides)} pixels, {_and(steps)} of them in training; '
-    f'{hours:.1f} hours in all on {_and(chips)}; commits {_and(commits)}.'
-  )
+  images = f'Images of {_and(sorted(sides))} pixels, ' if sides else 'Images, '
+  text = f'Mean and standard deviation over n seeds. {form.about} '
+  text += f'{images}{_and([f"{n:,}" for n in steps])} of them in training; '
+  return text + f'{hours:.1f} hours in all on {_and(chips)}; commits {_and(commits)}.'
 
 
 def _and(values):
@@ -286,12 +345,13 @@ def draw(module, table, output):
   lines = cells.read(folder / f'table_{table}.jsonl')
   if not lines:
     return
-  text = markdown(module.TABLES[table], lines)
+  form = form_of(module, table)
+  text = markdown(module.TABLES[table], lines, form)
   files.write_atomically(folder / f'table_{table}.md', text.encode())
   for scale in _scales(lines):
-    rows = summarize([line for line in lines if line['scale'] == scale])
+    rows = summarize([line for line in lines if line['scale'] == scale], form)
     title = f'{module.TABLES[table]}; scale: {scale}'
-    picture = plotting.text_table(as_text(rows), title=title)
+    picture = plotting.text_table(as_text(rows, form), title=title)
     plotting.save_png(folder / f'table_{table}_{scale}.png', picture)
 
 

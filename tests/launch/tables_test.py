@@ -126,12 +126,12 @@ def test_what_there_is_not_is_refused(changes, message):
 def test_rows_are_means_and_deviations_over_seeds():
   rows = tables.summarize(_lines(_cells('1'), [0.5, 0.9, 0.7, 1.0]))
   assert [row['row']['method'] for row in rows] == ['theirs', 'mine', 'small']
-  np.testing.assert_allclose(rows[0]['scores']['f1@0.03'], (60, 100 * 0.2 / 2**0.5))
-  np.testing.assert_allclose(rows[1]['scores']['precision@0.05'][0], 47.5)
-  np.testing.assert_allclose(rows[2]['scores']['f1@0.08'][0], 9.5)
+  np.testing.assert_allclose(rows[0]['scores']['F1 3 %'], (60, 100 * 0.2 / 2**0.5))
+  np.testing.assert_allclose(rows[1]['scores']['P 5 %'][0], 47.5)
+  np.testing.assert_allclose(rows[2]['scores']['F1 8 %'][0], 9.5)
   assert [row['n'] for row in rows] == [2, 2, 2]
   (single, *_) = tables.summarize(_lines(_cells('1', seeds=1), [0.5, 0.9]))
-  assert single['scores']['f1@0.05'] == (50.0, 0.0)
+  assert single['scores']['F1 5 %'] == (50.0, 0.0)
 
 
 def test_the_page_has_the_papers_numbers_beside_ours_and_tells_scales_apart():
@@ -150,6 +150,36 @@ def test_the_page_has_the_papers_numbers_beside_ours_and_tells_scales_apart():
   assert mine.startswith('| ours | mine |  |  | 47.5')
   # One seed has no deviation.
   assert '| 10.0 | 10.0 | 10.0 | 2.0 | 1 |' in large and '| ours | mine |' in large
+
+
+def test_rows_are_held_against_others_seed_by_seed():
+  form = tables.Form(columns={'accuracy': ('test/accuracy', 100)}, about='In percent.')
+
+  def line(order, seed, accuracy):
+    row = {'order': order, 'recipe': 'r', 'row': {'loss': 'ab'[order]}, 'part': ''}
+    row |= {'published': {'accuracy': (91.3, None)}} if order else {'published': {}}
+    row |= {'against': {'loss': 'a'}} if order else {}
+    return {'rows': [row], 'seed': seed, 'scores': {'test': {'accuracy': accuracy}}}
+
+  lines = [line(0, 0, 0.5), line(0, 1, 0.7), line(0, 2, 0.6), line(0, 3, 0.1)]
+  lines += [line(1, 2, 0.63), line(1, 0, 0.51), line(1, 1, 0.72)]
+  base, other = tables.summarize(lines, form)
+  assert 'gain' not in base and base['n'] == 4
+  # Differences of 1, 2 and 3 percent; Student's t of two degrees of freedom is 4.303.
+  np.testing.assert_allclose(other['gain'], (2, 4.303 / 3**0.5, 3), rtol=1e-3)
+  head, first, second = tables.as_text([base, other], form)
+  assert head == [
+    'recipe',
+    'loss',
+    'paper: accuracy',
+    'accuracy',
+    'gain in accuracy',
+    'n',
+  ]
+  assert first[2] == first[4] == '' and second[2] == '91.3'
+  assert second[4] == '+2.00 [-0.48, +4.48] (3 pairs)'
+  *_, alone = tables.summarize([lines[1], lines[-1]], form)
+  assert alone['gain'] == (pytest.approx(2), None, 1)
 
 
 def test_time_is_estimated_from_the_same_row_or_else_the_same_recipe():
