@@ -59,7 +59,8 @@ def get_config(variant='base'):
   return c
 
 
-def _shared():
+def shared():
+  """What all configs have in common; a new ConfigDict."""
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.precision = 'float32'
@@ -72,7 +73,7 @@ def _shared():
 
 
 def _ours():
-  c = _shared()
+  c = shared()
   c.train_steps = 2500
   c.batch_size = 32
   c.data = dict(
@@ -148,7 +149,7 @@ def _ours():
 
 def _paper():
   """Section 3 and 4 of the paper; what it leaves open carries a comment."""
-  c = _shared()
+  c = shared()
   c.batch_size = 128
   c.train_steps = 30 * (50_000 // 128)  # 30 epochs.
   c.log_every = 100

@@ -111,6 +111,8 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
   for order, row in enumerate(module.sweep(table)):
     if recipes and row['recipe'] not in recipes:
       continue
+    if scale not in row.get('scales', module.SCALES):
+      continue
     config = module.get_config(f'{row["recipe"]},{scale}')
     config = cells.override(config, row['overrides'])
     key = (row['recipe'], record.config_hash(cells.plain(config)))
@@ -189,7 +191,8 @@ TRIPLETS = Form(
 
 def form_of(module, table):
   """The `Form` of a table: that of edge triplets, if the paper's file has no other."""
-  return getattr(module, 'FORMS', {}).get(table, TRIPLETS)
+  form = getattr(module, 'FORMS', {}).get(table)
+  return TRIPLETS if form is None else Form(**form)
 
 
 def summarize(lines, form=TRIPLETS):

@@ -9,6 +9,7 @@ import pathlib
 import re
 
 import chex
+import numpy as np
 import pytest
 from ml_collections import config_dict
 from PIL import Image
@@ -136,6 +137,10 @@ def give_data(config, folder):
       ImageDraw.Draw(picture).line((5, 5, 30, 5 + 2 * i), fill=0, width=2)
       picture.save(folder / f'{i}.png')
     config.data.dir = str(folder)
+  if config.data.source == 'labelled':
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    np.savez(f'{folder}.npz', images=images, label=np.arange(40) % 10)
+    config.data.dir = f'{folder}.npz'
 
 
 @pytest.fixture

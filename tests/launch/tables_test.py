@@ -178,6 +178,8 @@ def test_rows_are_held_against_others_seed_by_seed():
   ]
   assert first[2] == first[4] == '' and second[2] == '91.3'
   assert second[4] == '+2.00 [-0.48, +4.48] (3 pairs)'
+  seeds = tables.Form(columns={'seed': ('/seed', 2)}, about='')
+  assert tables.summarize(lines[1:2], seeds)[0]['scores'] == {'seed': (2, 0)}
   *_, alone = tables.summarize([lines[1], lines[-1]], form)
   assert alone['gain'] == (pytest.approx(2), None, 1)
 
