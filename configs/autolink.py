@@ -34,6 +34,21 @@ PUBLISHED = {
   'zebra': (32, 2.5e-4, False),
 }
 
+# How those with annotated points are judged, see docs/keypoint_data.md.
+PROTOCOLS = {
+  'celeba': 'mean_error',
+  'celeba_wild': 'mean_error',
+  'cub_aligned': 'mean_error',
+  'cub_001': 'mean_error',
+  'cub_002': 'mean_error',
+  'cub_003': 'mean_error',
+  'cub_all': 'mean_error',
+  'human36m': 'swapped_error',
+  'human36m_background': 'swapped_error',
+  'deepfashion': 'pck',
+  'taichi': 'summed_error',
+}
+
 VARIANTS = (*PUBLISHED, 'cpu', 'figures', 'smoke')
 
 
@@ -50,6 +65,15 @@ def get_config(variant='celeba_wild'):
     c.method.renderer.sigma_sq = sigma_sq
     c.data.name = variant
     c.data.flip = flip
+    if variant in PROTOCOLS:
+      c.eval.update(
+        kind='keypoints',
+        protocol=PROTOCOLS[variant],
+        fit=dict(part='fit'),
+        test=dict(part='test'),
+        num_images=10**6,  # All.
+      )
+      c.eval_every = 0  # At the end.
     return c
   c.method.loss = dict(
     kind='fallback',  # Needs no weights; another loss than the paper's.
@@ -75,6 +99,7 @@ def get_config(variant='celeba_wild'):
   if variant == 'figures':
     c.data = dict(source='figures', side=64)
     c.method.num_keypoints = 12
+    c.eval.update(kind='keypoints', protocol='mean_error', fit={}, test={})
   if variant == 'smoke':
     c.data = dict(source='figures', side=32)
     c.method.num_keypoints = 4
