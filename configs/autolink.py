@@ -78,7 +78,7 @@ def get_config(variant='celeba_wild'):
   c.method.loss = dict(
     kind='fallback',  # Needs no weights; another loss than the paper's.
     seed=0,
-    widths=(32, 64, 128),
+    widths=(16, 32, 64),
     features=1.0,
     pyramid=1.0,
     scales=4,
@@ -86,8 +86,8 @@ def get_config(variant='celeba_wild'):
   )
   c.method.side = c.data.side = 64
   c.method.grid = 'cells'
-  c.method.detector = dict(down=(32, 64, 128), up=(64,))
-  c.method.inpainter.features = (32, 64, 128, 128)
+  c.method.detector = dict(down=(16, 32, 64), up=(32,))
+  c.method.inpainter.features = (16, 32, 64, 64)
   c.method.renderer.sigma_sq = 2.5e-3
   c.batch_size = 16
   c.train_steps = 4000

@@ -100,7 +100,7 @@ def sample(
     image = _ground(keys[3], side, ground)
     image = _paint(keys[4], image, points, size, shade)
     return {
-      'image': drawing.add_noise(keys[5], image, noise),
+      'image': drawing.add_noise(keys[5], image.ravel(), noise).reshape(image.shape),
       'points': points,
       'visible': jnp.ones(len(JOINTS)),
       'scale': jnp.float32(2),
@@ -134,7 +134,9 @@ def _pose(pose_key, scale_key, place_key, scale, bend):
 
 def _ground(key, side, amount):
   """`[S, S, 3]` smooth random colours."""
-  colours = 0.5 + amount * jax.random.normal(key, (1, _PATCHES, _PATCHES, 3))
+  # Drawn flat, which compiles much faster on processors.
+  colours = 0.5 + amount * jax.random.normal(key, (_PATCHES**2 * 3,))
+  colours = colours.reshape(1, _PATCHES, _PATCHES, 3)
   return jnp.clip(resampling.resize(colours, side)[0], 0, 1)
 
 

@@ -20,7 +20,9 @@ def keep_masks(key, batch, *, side, blocks=16, ratio=0.8):
     no multiple of `blocks` each pixel takes the patch that its first corner lies in.
   """
   check(blocks=blocks, ratio=ratio)
-  kept = jax.random.uniform(key, (batch, blocks, blocks)) >= ratio
+  # Drawn flat, which compiles much faster on processors.
+  kept = jax.random.uniform(key, (batch * blocks**2,)) >= ratio
+  kept = kept.reshape(batch, blocks, blocks)
   patch = np.arange(side) * blocks // side
   return kept[:, patch][:, :, patch, None].astype(jnp.float32)
 

@@ -57,7 +57,7 @@ def test_images_of_another_side_are_brought_to_the_detectors(detector):
 
 
 def test_kernels_start_with_kaimings_deviation():
-  kernel = keypoints.KERNEL_INIT(jax.random.key(0), (3, 3, 64, 128), jnp.float32)
+  kernel = keypoints.kernel_init(jax.random.key(0), (3, 3, 64, 128), jnp.float32)
   np.testing.assert_allclose(kernel.std(), np.sqrt(2 / 1.04 / (9 * 64)), rtol=0.02)
   # Not cut off, as others are.
   assert np.abs(kernel).max() > 3.5 * kernel.std()
