@@ -13,6 +13,7 @@ What each set reads below its folder, as its authors publish it:
   archive        one .npz file: 'label' `[n]` int, and 'images' `[n, H, W, 3]` uint8, or
                  'data' `[bytes]` uint8 and 'offsets' `[n + 1]` int of JPEG or PNG files
                  end to end
+  tfds           a prepared folder of tensorflow-datasets, see `data.labelled_tfds`
 
 Parts: 'test' is the published one, of Tiny ImageNet its validation part, whose labels
 are public. The published training part is 'train' but for a share drawn at random,
@@ -56,7 +57,7 @@ def load(name, folder, *, part='train', valid=0.1, test=0.2, seed=0):
   """One part of a set.
 
   Args:
-    name: 'cifar10', 'cifar100', 'tiny_imagenet' or 'archive'.
+    name: 'cifar10', 'cifar100', 'tiny_imagenet', 'archive' or 'tfds'.
     folder: where it lies, see above; of an archive the file.
     part: of `PARTS`.
     valid: share of the published training part that is 'valid', in [0, 1).
@@ -258,17 +259,26 @@ def _decode(files, names):
   return np.stack(found)
 
 
+def _read_tfds(folder, part):
+  # Here, since it is optional, and imports this module.
+  from img2graph.data import labelled_tfds
+
+  return labelled_tfds.read(folder, part)
+
+
 _READERS = {
   'cifar10': _read_cifar10,
   'cifar100': _read_cifar100,
   'tiny_imagenet': _read_tiny_imagenet,
   'archive': _read_archive,
+  'tfds': _read_tfds,
 }
 _WHAT = {
   'cifar10': 'cifar-10-binary.tar.gz or what it unpacks to',
   'cifar100': 'cifar-100-binary.tar.gz or what it unpacks to',
   'tiny_imagenet': 'what tiny-imagenet-200.zip unpacks to',
   'archive': "'label' and 'images', an .npz file",
+  'tfds': 'dataset_info.json and what belongs to it',
 }
 
 

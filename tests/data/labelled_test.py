@@ -10,6 +10,7 @@ from PIL import Image
 
 from img2graph import data
 from img2graph.data import labelled
+from img2graph.data import labelled_tfds
 
 
 def pictures(count, side=32, seed=0):
@@ -133,6 +134,26 @@ def test_an_archive_is_parted_by_shares(tmp_path, files):
       assert labels[i] == label
       seen.append(i)
   assert sorted(seen) == list(range(40))
+
+
+def test_a_prepared_folder_holds_what_it_was_prepared_from(cifar10, tmp_path):
+  folder, _, _ = cifar10
+  options = dict(name='cifar10', folder=folder, data_dir=tmp_path / 'tfds')
+  builder = labelled_tfds.Labelled(**options)
+  builder.download_and_prepare()
+  for part in labelled.PARTS:
+    expected = labelled.load('cifar10', folder, part=part)
+    found = labelled.load('tfds', builder.data_dir, part=part)
+    assert found.classes == 10
+    order, wanted = (
+      np.lexsort(x.images.reshape(len(x.images), -1).T) for x in (found, expected)
+    )
+    if part == 'test':  # The others are drawn from another order.
+      np.testing.assert_array_equal(found.images[order], expected.images[wanted])
+      np.testing.assert_array_equal(found.labels[order], expected.labels[wanted])
+    assert len(found.labels) == len(expected.labels)
+  with pytest.raises(ValueError, match='no dataset_info.json'):
+    labelled.load('tfds', tmp_path)
 
 
 def spoil_record(folder):
