@@ -162,7 +162,7 @@ class Form(NamedTuple):
   Attributes:
     columns: `{title: (place, factor)}`: a score's place in a line's 'scores', keys
       joined by '/', or with '/' in front in the line itself; and what it is multiplied
-      by.
+      by. Of several places, joined by '|', the first that is there.
     about: what the columns are, a sentence or two.
   """
 
@@ -251,11 +251,19 @@ def _scores(line, part, form):
   scores = line['scores'][part] if part else line['scores']
   found = {}
   for title, (place, factor) in form.columns.items():
-    value = line if place.startswith('/') else scores
-    for key in place.strip('/').split('/'):
-      value = value[key]
-    found[title] = factor * value
+    values = (_at(line, scores, one) for one in place.split('|'))
+    found[title] = factor * next(value for value in values if value is not None)
   return found
+
+
+def _at(line, scores, place):
+  """The value at a place, or None."""
+  value = line if place.startswith('/') else scores
+  for key in place.strip('/').split('/'):
+    if key not in value:
+      return None
+    value = value[key]
+  return value
 
 
 def as_text(rows, form=TRIPLETS):
