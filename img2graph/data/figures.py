@@ -59,7 +59,7 @@ def sample(
   scale=(0.7, 0.84),
   bend=1.0,
   shade=0.08,
-  ground=0.35,
+  ground=0.15,
   noise=0.02,
 ):
   """Draws figures.
