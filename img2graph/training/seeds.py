@@ -116,7 +116,7 @@ class Seeds:
     """Arrays that all seeds look at, on every device; None stays None."""
     return jax.device_put(tree, parallel.replicated(self._mesh))
 
-  def lower(self, function, state, key, last, shared, *, last_is_batch):
+  def lower(self, function, state, key, last, shared=None, *, last_is_batch):
     """A step for all seeds, lowered (see `jax.stages`); its state is donated.
 
     Args:
@@ -125,7 +125,7 @@ class Seeds:
       state: of `join`.
       key: of `stack`.
       last: of `stack`, or the shapes of a batch of one seed.
-      shared: of `share`.
+      shared: of `share`; None for nothing.
       last_is_batch: which of the two `last` is.
     """
     replicated = parallel.replicated(self._mesh)

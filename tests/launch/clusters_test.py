@@ -93,7 +93,9 @@ def test_slurm_is_told_its_options_before_the_first_command():
 
 
 def test_a_tpu_host_gets_the_command_word_by_word(ask):
-  (example,) = [e for e in examples('launch/tpu_pod.sh', 'bash') if '-m' in e]
+  given = [e for e in examples('launch/tpu_pod.sh', 'bash') if '-m' in e]
+  example, table = given
+  assert 'launch.tables' in table and '--distributed' in table
   words, done = ask(example, 'gcloud', TPU='slice', ZONE='zone')
   assert done.returncode == 0, done.stderr
   wanted = 'compute tpus tpu-vm ssh slice --zone=zone --worker=all'.split()
