@@ -7,8 +7,6 @@ drawings, rough and clean, join every batch.
 """
 
 import functools
-import logging
-import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +17,6 @@ from img2graph.data import images
 from img2graph.data import sources
 from img2graph.data import streams
 from img2graph.data import thinning
-
-# Not absl's logger, which training silences for the sake of orbax.
-_LOG = logging.getLogger(__name__)
 
 
 class _Folder:
@@ -35,35 +30,13 @@ class _Folder:
     self._rotate = rotate
     self._zoom = zoom
     self._shift = shift
-    self._bad = set()
-    self._lock = threading.Lock()
+    none_left = f'none of the {len(paths)} image files can be read, such as {paths[0]}.'
+    # `square(index)`: `[side, side]` of image `index`, or of the next good one.
+    self.square = streams.Skipping(self._read, len(paths), none_left=none_left)
 
-  def __getstate__(self):
-    # Locks do not travel to worker processes.
-    return {k: v for k, v in self.__dict__.items() if k != '_lock'}
-
-  def __setstate__(self, state):
-    self.__dict__.update(state, _lock=threading.Lock())
-
-  def square(self, index):
-    """`[side, side]` of image `index`, or of the next good one after it."""
-    for step in range(len(self._paths)):
-      path = self._paths[(index + step) % len(self._paths)]
-      if path in self._bad:
-        continue
-      try:
-        ink = images.read(path, polarity=self._polarity)
-      except images.BadImage as error:
-        with self._lock:
-          if path not in self._bad:
-            _LOG.warning('skipped: %s', error)
-          self._bad.add(path)
-        continue
-      return images.fit_square(ink, self._side)[0]
-    raise images.BadImage(
-      f'none of the {len(self._paths)} image files can be read, '
-      f'such as {self._paths[0]}.'
-    )
+  def _read(self, index):
+    ink = images.read(self._paths[index], polarity=self._polarity)
+    return images.fit_square(ink, self._side)[0]
 
   def __call__(self, index, generator):
     square = self.square(index)

@@ -7,13 +7,10 @@ has both in one table).
 """
 
 import functools
-import logging
-import threading
 
 import jax
 import jax.numpy as jnp
 
-from img2graph.data import images
 from img2graph.data import sources
 from img2graph.data import streams
 from img2graph.data.photo_sets import base
@@ -23,9 +20,6 @@ from img2graph.data.photo_sets import deepfashion
 from img2graph.data.photo_sets import human36m
 from img2graph.data.photo_sets import taichi
 from img2graph.data.photo_sets import unlabelled
-
-# Not absl's logger, which training silences for the sake of orbax.
-_LOG = logging.getLogger(__name__)
 
 # Name -> function (folder, part) -> `base.Photos`.
 SETS = {
@@ -56,33 +50,17 @@ class _Loader:
     self._photos = photos
     self._side = side
     self._kept = {} if keep else None
-    self._skip = skip
-    self._bad = set()
-    self._lock = threading.Lock()
-
-  def __getstate__(self):
-    # Locks do not travel to worker processes.
-    return {k: v for k, v in self.__dict__.items() if k != '_lock'}
-
-  def __setstate__(self, state):
-    self.__dict__.update(state, _lock=threading.Lock())
+    self._find = self._read
+    if skip:
+      none_left = f'none of the {len(photos)} photographs can be read.'
+      self._find = streams.Skipping(self._read, len(photos), none_left=none_left)
 
   def __call__(self, index, generator=None):
     del generator  # Flipped on the device.
-    for step in range(len(self._photos)):
-      place = (index + step) % len(self._photos)
-      if place in self._bad:
-        continue
-      try:
-        return {'image': self._pixels(place)} | self._photos.truth(place)
-      except images.BadImage as error:
-        if not self._skip:
-          raise
-        with self._lock:
-          if place not in self._bad:
-            _LOG.warning('skipped: %s', error)
-          self._bad.add(place)
-    raise images.BadImage(f'none of the {len(self._photos)} photographs can be read.')
+    return self._find(index)
+
+  def _read(self, index):
+    return {'image': self._pixels(index)} | self._photos.truth(index)
 
   def _pixels(self, index):
     if self._kept is not None and index in self._kept:

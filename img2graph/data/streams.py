@@ -5,12 +5,18 @@ batch holds the same examples in the same places for any number of processes.
 """
 
 import json
+import logging
+import threading
 
 import jax
 import numpy as np
 from absl import flags
 
+from img2graph.data import images
 from img2graph.data import sources
+
+# Not absl's logger, which training silences for the sake of orbax.
+_LOG = logging.getLogger(__name__)
 
 
 class _LoadPart:
@@ -30,6 +36,44 @@ class _LoadPart:
       generator = np.random.default_rng((self._seed, place))
       examples.append(self._load(int(indices[i]), generator))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+class Skipping:
+  """Loads images by number; of one that cannot be read, the next good one instead.
+
+  Each bad one is told once. Instances travel to worker processes.
+
+  Args:
+    load: `(number) -> anything`; raises `images.BadImage` for what cannot be read.
+    size: how many numbers there are, from 0.
+    none_left: sentence of the `images.BadImage` for when none can be read.
+  """
+
+  def __init__(self, load, size, *, none_left):
+    self._load, self._size, self._none_left = load, size, none_left
+    self._bad = set()
+    self._lock = threading.Lock()
+
+  def __getstate__(self):
+    # Locks do not travel to worker processes.
+    return {k: v for k, v in self.__dict__.items() if k != '_lock'}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock())
+
+  def __call__(self, number):
+    for step in range(self._size):
+      place = (number + step) % self._size
+      if place in self._bad:
+        continue
+      try:
+        return self._load(place)
+      except images.BadImage as error:
+        with self._lock:
+          if place not in self._bad:
+            _LOG.warning('skipped: %s', error)
+          self._bad.add(place)
+    raise images.BadImage(self._none_left)
 
 
 class Stream:

@@ -1,8 +1,11 @@
 """Tests of img2graph/data/streams.py."""
 
+import pickle
+
 import numpy as np
 import pytest
 
+from img2graph.data import images
 from img2graph.data import streams
 
 
@@ -76,3 +79,28 @@ def test_a_resumed_stream_goes_on_with_the_same_bits():
 def test_wrong_numbers_are_named(options, message):
   with pytest.raises(ValueError, match=message):
     _take(1, **options)
+
+
+def _load_unless_odd(number):
+  if number % 2:
+    raise images.BadImage(f'{number} is odd.')
+  return number
+
+
+def _refuse(number):
+  raise images.BadImage(f'{number} is bad.')
+
+
+def test_a_bad_image_gives_way_to_the_next_and_is_told_once(caplog):
+  load = streams.Skipping(_load_unless_odd, 4, none_left='none.')
+  assert [load(i) for i in (0, 1, 2, 3, 1)] == [0, 2, 2, 0, 2]
+  assert caplog.messages == ['skipped: 1 is odd.', 'skipped: 3 is odd.']
+  travelled = pickle.loads(pickle.dumps(load))
+  assert travelled(3) == 0
+  assert len(caplog.messages) == 2
+
+
+def test_without_any_good_image_there_is_one_sentence():
+  load = streams.Skipping(_refuse, 3, none_left='none of 3 images can be read.')
+  with pytest.raises(images.BadImage, match='none of 3 images can be read'):
+    load(1)
