@@ -11,8 +11,7 @@ What each set reads below its folder, as its authors publish it:
                  val/val_annotations.txt, val/images/*.JPEG (tiny-imagenet-200.zip,
                  unpacked); 100,000 and 10,000 images of 64 pixels, 200 classes
   archive        one .npz file: 'label' `[n]` int, and 'images' `[n, H, W, 3]` uint8, or
-                 'data' `[bytes]` uint8 and 'offsets' `[n + 1]` int of JPEG or PNG files
-                 end to end
+                 'data' and 'offsets', files end to end, see `data.packed_images`
   tfds           a prepared folder of tensorflow-datasets, see `data.labelled_tfds`
 
 Parts: 'test' is the published one, of Tiny ImageNet its validation part, whose labels
@@ -22,7 +21,6 @@ which is 'valid'. An archive has one part only: a share of it is 'test' too.
 
 import concurrent.futures
 import functools
-import io
 import pathlib
 import tarfile
 from typing import Any
@@ -31,8 +29,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
+from img2graph.data import archives
+from img2graph.data import images as image_files
+from img2graph.data import packed_images
 from img2graph.data import sources
 
 PARTS = ('train', 'valid', 'test')
@@ -194,9 +194,14 @@ def _read_tiny_imagenet(folder, part):
     pairs = [(folder / 'val/images' / name, numbers[label]) for name, label in rows]
   if not pairs:
     raise ValueError(f'there are no images train/WNID/images/*.JPEG in {folder}.')
-  images = _decode([path for path, _ in pairs], [str(path) for path, _ in pairs])
+  paths = [path for path, _ in pairs]
+
+  def decode(path):
+    return image_files.decode(path, lambda image: np.asarray(image.convert('RGB')))
+
+  pixels = _stack(decode, paths, paths)
   labels = np.array([label for _, label in pairs], np.int32)
-  return Labelled(images, labels, len(names))
+  return Labelled(pixels, labels, len(names))
 
 
 def _lines(path):
@@ -209,45 +214,28 @@ def _lines(path):
 
 def _read_archive(path, part):
   del part
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except (OSError, ValueError, EOFError) as error:
-    raise ValueError(f'{path} is not a readable .npz archive ({error}).') from None
-  if 'label' not in arrays or not {'images', 'data'} & arrays.keys():
+  arrays = archives.read_arrays(path, kind='archive of labelled images')
+  count = packed_images.count(path, arrays)
+  labels = arrays.get('label', np.empty(0))
+  if labels.dtype.kind not in 'iu' or labels.shape != (count,):
     raise ValueError(
-      f"{path} should hold 'label', and 'images' or 'data' and 'offsets'; "
-      f'it holds {", ".join(sorted(arrays))}.'
+      f"{path} should hold 'label', a whole number for each of {count} images; it "
+      f'holds {", ".join(f"{n} {list(a.shape)}" for n, a in sorted(arrays.items()))}.'
     )
-  labels = arrays['label'].astype(np.int32)
-  if 'images' in arrays:
-    images = arrays['images']
-  else:
-    data, offsets = arrays['data'], arrays['offsets'].tolist()
-    ends = zip(offsets[:-1], offsets[1:], strict=True)
-    files = [io.BytesIO(data[a:b].tobytes()) for a, b in ends]
-    images = _decode(files, [f'image {i} of {path}' for i in range(len(files))])
-  if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
-    raise ValueError(
-      f"{path}: 'images' should be [n, H, W, 3] uint8, one for each label; got "
-      f'{list(images.shape)} {images.dtype} for {len(labels)} labels.'
-    )
-  return Labelled(images, labels, int(labels.max()) + 1)
+  labels = labels.astype(np.int32)
+
+  def decode(number):
+    return packed_images.decode(path, arrays, number, np.asarray)
+
+  names = [f'image {i} of {path}' for i in range(count)]
+  return Labelled(_stack(decode, range(count), names), labels, int(labels.max()) + 1)
 
 
-def _decode(files, names):
-  """`[n, H, W, 3]` uint8 of image files of one size."""
-
-  def decode(file, name):
-    try:
-      with Image.open(file) as image:
-        return np.asarray(image.convert('RGB'))
-    except OSError as error:
-      raise ValueError(f'{name} is no image that can be read ({error}).') from None
-
+def _stack(decode, files, names):
+  """`[n, H, W, 3]` uint8 of images of one size."""
   # Pillow decodes outside of the interpreter's lock.
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    found = list(pool.map(decode, files, names))
+    found = list(pool.map(decode, files))
   sizes = {image.shape for image in found}
   if len(sizes) > 1:
     odd = next(i for i, image in enumerate(found) if image.shape != found[0].shape)

@@ -1,8 +1,7 @@
 """Photographs in one `.npz` file, with or without annotated points.
 
-  images          `[n, H, W, 3]` or `[n, H, W]` uint8; or, as files end to end,
-  data, offsets   `[bytes]` uint8 and `[n + 1]` int: file k is data[offsets[k] :
-                  offsets[k + 1]], JPEG or whatever else Pillow reads
+  images          `[n, H, W, 3]` or `[n, H, W]` uint8; or data and offsets, files end to
+                  end, see `data.packed_images`
   points          `[n, M, 2]` float (x, y) in [0, 1] of the width and height; -1 where a
                   point is missing. Optional
   points_ok       `[n]` bool, whether an image has points at all. Optional
@@ -15,14 +14,13 @@ animal or place is on both sides; 'train' is the rest, images alone; 'fit' is th
 the rest that have points; 'all' is everything.
 """
 
-import io
+import functools
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from img2graph.data import archives
-from img2graph.data import images as image_files
+from img2graph.data import packed_images
 from img2graph.data import photos
 from img2graph.data.photo_sets import base
 
@@ -72,7 +70,7 @@ def source(
     raise ValueError('data.path must name the archive of photographs; it is empty.')
   path = pathlib.Path(path)
   arrays = archives.read_arrays(path, kind='archive of photographs')
-  count = _count(path, arrays)
+  count = packed_images.count(path, arrays)
   rows = _rows_of_classes(path, arrays, count, label, classes)
   truth = {} if part == 'train' else _truth(path, arrays, count, scale)
   if part != 'all':
@@ -83,7 +81,9 @@ def source(
     rows = rows[truth['visible'][rows].any(axis=1)]
   if not len(rows):
     raise ValueError(f'{path} has no image for the part {part!r}.')
-  pixels = np.stack([_decode(path, arrays, row, side) for row in rows.tolist()])
+  stretch = functools.partial(base.stretch, side=side)
+  pixels = [packed_images.decode(path, arrays, r, stretch) for r in rows.tolist()]
+  pixels = np.stack(pixels)
   truth = {name: values[rows] for name, values in truth.items()}
 
   def load(index, generator):
@@ -91,26 +91,6 @@ def source(
     return {'image': pixels[index]} | {n: values[index] for n, values in truth.items()}
 
   return photos.host_source(load, len(rows), side=side, flip=flip)
-
-
-def _count(path, arrays):
-  """Number of images; checks the arrays that hold them."""
-  if 'images' in arrays:
-    pixels = arrays['images']
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or 0 in pixels.shape:
-      raise ValueError(
-        f'{path}: images must be [n, H, W] or [n, H, W, 3] uint8, not empty; got '
-        f'{pixels.dtype} {pixels.shape}.'
-      )
-    return len(pixels)
-  if not {'data', 'offsets'} <= arrays.keys():
-    raise ValueError(f"{path} must have 'images', or 'data' and 'offsets'.")
-  data, offsets = arrays['data'], arrays['offsets']
-  if data.dtype != np.uint8 or offsets.ndim != 1 or len(offsets) < 2:
-    raise ValueError(f'{path}: data must be uint8, and offsets [n + 1] whole numbers.')
-  if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-    raise ValueError(f'{path}: offsets must ascend from 0 to {len(data)}, the bytes.')
-  return len(offsets) - 1
 
 
 def _field(path, arrays, name, count):
@@ -160,15 +140,3 @@ def _truth(path, arrays, count, scale):
     'visible': visible.astype(np.float32),
     'scale': (2 * sides).astype(np.float32),
   }
-
-
-def _decode(path, arrays, row, side):
-  """Image `row`, stretched to a square: `[side, side, 3]` uint8."""
-  if 'images' in arrays:
-    return base.stretch(Image.fromarray(arrays['images'][row]), side)
-  start, end = arrays['offsets'][row : row + 2].tolist()
-  try:
-    with Image.open(io.BytesIO(arrays['data'][start:end])) as image:
-      return base.stretch(image, side)
-  except Exception as error:  # Decoders meet damage in many ways.
-    raise image_files.BadImage(f'{path}: image {row} is damaged ({error}).') from error

@@ -1,6 +1,7 @@
 """Tests of img2graph/data/labelled.py, on small data of the published layouts."""
 
 import io
+import pathlib
 import tarfile
 
 import jax
@@ -154,6 +155,10 @@ def test_a_prepared_folder_holds_what_it_was_prepared_from(cifar10, tmp_path):
     assert len(found.labels) == len(expected.labels)
   with pytest.raises(ValueError, match='no dataset_info.json'):
     labelled.load('tfds', tmp_path)
+  info = pathlib.Path(builder.data_dir) / 'dataset_info.json'
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  with pytest.raises(ValueError, match='is not of array_record files'):
+    labelled.load('tfds', builder.data_dir)
 
 
 def spoil_record(folder):
