@@ -19,7 +19,7 @@ the recipes `general`, one thickness for all data sets, and `tuned`, and the sca
   mask, patches            Figure 5
 """
 
-import ml_collections
+from configs import simple_shapes
 
 # Of each data set keypoints, sigma^2 of the edges, and whether images are mirrored.
 # Where the authors published no thickness it is the paper's for all, 5e-5, and where
@@ -135,14 +135,10 @@ def get_config(variant='celeba_wild'):
 
 def _paper():
   """What all data sets share."""
-  c = ml_collections.ConfigDict()
-  c.seed = 0
+  c = simple_shapes.shared()
   c.train_steps = 20_000
   c.batch_size = 64
-  c.precision = 'float32'
-  c.log_every = 50
   c.eval_every = c.checkpoint_every = c.panel_every = 1000
-  c.keep_checkpoints = 2
   c.data = dict(source='photos', name='folder', dir='', side=128, flip=False)
   c.method = dict(
     name='autolink',

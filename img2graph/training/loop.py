@@ -711,6 +711,7 @@ class _Run:
     self._feeds = []
     self._failed = {}  # i -> NonFiniteError.
     self._scores = {}  # i -> those at the end.
+    self._worth = {}  # i -> that of `best.npz`.
 
   def go(self, evaluate):
     """What `train_seeds` returns for these plans."""
@@ -898,12 +899,26 @@ class _Run:
           scores = self._plan.exam.scores(one, final=final)
         if not told:
           self._tell(i, step, scores)
-        _keep_if_best(self._plans[i], one, step, scores)
+        self._keep_if_best(i, one, step, scores)
         if final:
           self._scores[i] = scores
         continue
       return False
     return True
+
+  def _keep_if_best(self, i, state, step, scores):
+    """Writes `best.npz` if the scores are better than those it was written with."""
+    plan = self._plans[i]
+    if not hasattr(plan.exam, 'worth') or not parallel.is_first():
+      return
+    path, worth = plan.workdir / 'best.npz', plan.exam.worth(scores)
+    if i not in self._worth:  # An earlier part of the run may have written it.
+      self._worth[i] = _read_best(path)[1].get('worth', -np.inf)
+    if worth > self._worth[i]:
+      variables = jax.device_get(state.eval_variables)
+      card = {'step': step, 'worth': worth}
+      weights.save(path, variables, config=plan.config, card=card)
+      self._worth[i] = worth
 
   def _tell(self, i, step, scores):
     flat = headline(scores)
@@ -936,10 +951,10 @@ class _Run:
     return [{'interrupted': int(signum), 'step': step} for _ in self._plans]
 
   def _finish(self, state):
-    self._kept = {}
+    chosen = {}
     for i, plan in self._going():
       one = self._seeds.pick(state, i)
-      self._scores[i], self._kept[i] = _choose(plan, one, self._scores.get(i))
+      self._scores[i], chosen[i] = _choose(plan, one, self._scores.get(i))
     times = self._clock.read()
     return [
       self._failed[i]
@@ -947,7 +962,7 @@ class _Run:
       else _finish(
         plan,
         self._seeds.pick(state, i),
-        self._kept[i],
+        chosen[i],
         self._scores.get(i),
         times,
         self._console,
@@ -955,18 +970,6 @@ class _Run:
       )
       for i, plan in enumerate(self._plans)
     ]
-
-
-def _keep_if_best(plan, state, step, scores):
-  """Writes `best.npz` if the scores are better than those it was written with."""
-  if not hasattr(plan.exam, 'worth'):
-    return
-  path, worth = plan.workdir / 'best.npz', plan.exam.worth(scores)
-  if parallel.is_first() and worth > _read_best(path)[1].get('worth', -np.inf):
-    variables = jax.device_get(state.eval_variables)
-    weights.save(
-      path, variables, config=plan.config, card={'step': step, 'worth': worth}
-    )
 
 
 def _read_best(path):
