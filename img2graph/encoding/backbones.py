@@ -19,7 +19,7 @@ from img2graph.encoding import layers
 STRIDE = 4
 
 # He et al. (2015), as in the ResNet paper: convolutions that a ReLU follows.
-_HE_INIT = nn.initializers.he_normal()
+_HE_INIT = layers.flat(nn.initializers.he_normal())
 
 
 class Bottleneck(nn.Module):

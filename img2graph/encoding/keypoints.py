@@ -8,7 +8,6 @@ keypoints and the same links is the paper's; `Topology` lifts it.
 Letters: B batch, K keypoints, P = K(K-1)/2 pairs, S side, M side of the maps.
 """
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -18,17 +17,16 @@ import numpy as np
 
 from img2graph import geometry
 from img2graph.encoding import coordinates
+from img2graph.encoding import layers
 from img2graph.encoding import resampling
 
 SLOPE = 0.2
 
 
-def kernel_init(key, shape, dtype=jnp.float32):
-  """Kaiming's normal for a LeakyReLU of slope 0.2: kernels `[..., C, D]`."""
-  deviation = math.sqrt(2 / (1 + SLOPE**2) / math.prod(shape[:-1]))
-  # The same numbers as drawn in that shape, and compiled in an eighth of the time on
-  # processors (0.5 s of 3.9).
-  return deviation * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+# Kaiming's normal for a LeakyReLU of that slope.
+kernel_init = layers.flat(
+  nn.initializers.variance_scaling(2 / (1 + SLOPE**2), 'fan_in', 'normal')
+)
 
 
 def leaky_relu(x):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from img2graph import geometry
+from img2graph.encoding import layers
 
 
 class ProposalNet(nn.Module):
@@ -69,7 +70,10 @@ class ProposalNet(nn.Module):
     return logits, positions, drawing
 
   def _conv(self, name, x):
-    return nn.Conv(self.width, (3, 3), dtype=self.dtype, name=name)(x)
+    start = layers.conv_init
+    return nn.Conv(self.width, (3, 3), kernel_init=start, dtype=self.dtype, name=name)(
+      x
+    )
 
   def _context(self, x):
     """What coarser grids, and the mean of the coarsest, have to say to each cell."""

@@ -18,7 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-_HE_NORMAL = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+from img2graph.encoding import layers
+
+_HE_NORMAL = layers.flat(
+  nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'), fan='out'
+)
 
 # Layers of the four stages, and whether their blocks are bottlenecks.
 _DEPTHS = {
@@ -161,8 +165,8 @@ class ResNet(_Layers):
     if not small:
       x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     depths, bottleneck = _DEPTHS[self.depth]
-    for stage, layers in enumerate(depths):
-      for layer in range(layers):
+    for stage, blocks in enumerate(depths):
+      for layer in range(blocks):
         x = Block(
           features=self.width * 2**stage * (4 if bottleneck else 1),
           stride=2 if stage and not layer else 1,

@@ -46,7 +46,12 @@ class RoiEdgeClassifier(nn.Module):
     for layer, features in enumerate(self.features):
       # Without a bias: the normalisation that follows would remove it.
       x = nn.Conv(
-        features, (3, 3), use_bias=False, dtype=self.dtype, name=f'conv{layer}'
+        features,
+        (3, 3),
+        use_bias=False,
+        kernel_init=layers.conv_init,
+        dtype=self.dtype,
+        name=f'conv{layer}',
       )(x)
       x = nn.BatchNorm(
         use_running_average=not train,

@@ -41,3 +41,12 @@ def test_maximum_around_equals_scipy():
     size = (1, 2 * reach + 1, 2 * reach + 1)
     expected = scipy.ndimage.maximum_filter(x, size=size, mode='constant')
     np.testing.assert_array_equal(layers.max_around(x, reach), expected)
+
+
+@pytest.mark.parametrize('fan', ['in', 'out'])
+def test_kernels_drawn_flat_are_the_same_numbers(fan):
+  init = jax.nn.initializers.variance_scaling(2.0, f'fan_{fan}', 'truncated_normal')
+  key, shape = jax.random.key(3), (3, 3, 5, 7)
+  np.testing.assert_array_equal(
+    layers.flat(init, fan=fan)(key, shape), init(key, shape)
+  )
