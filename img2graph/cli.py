@@ -62,6 +62,22 @@ _PREDICT_EPILOG = """examples:
   img2graph predict city.png --output=graphs --tile=512 --tolerance=1
   img2graph predict *.png --output=graphs --weights=run/weights.npz"""
 
+_LINKS = """Finds keypoints and their links in photographs of one kind of object.
+
+IMAGE is as for predict; the frames of a video are taken in the order given, those of a
+folder by name. The weights are of a method of keypoints (AutoLink), trained on images
+like these. Written are, in DIR,
+  links.FORMAT       the one graph of all images, each keypoint at its mean place; a
+                     node's id is the number of its keypoint
+  links_N.FORMAT     with --groups, its parts: object and background, for example
+  strip.png          keypoints and links over the images, a colour for each keypoint
+  strip.gif          the same as an animation, if there are several images
+`img2graph predict` writes a graph for each image."""
+
+_LINKS_EPILOG = """examples:
+  img2graph links faces/ --weights=run/weights.npz --output=links
+  img2graph links frames/*.jpg --weights=run/weights.npz --output=links --groups=2"""
+
 _RENDER = """Draws a graph file as a picture, black on white.
 
 The picture has the size of the image that the graph was found in, unless another is
@@ -236,6 +252,44 @@ def _parser():
     help='whether to write the picture of the graph over the image (default: yes)',
   )
 
+  links = add('links', _links, 'find keypoints and links', _LINKS, _LINKS_EPILOG)
+  links.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
+  links.add_argument(
+    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
+  )
+  links.add_argument(
+    '--weights', required=True, metavar='FILE', help='weights.npz of a run'
+  )
+  links.add_argument(
+    '--format',
+    type=_formats,
+    default=('json',),
+    metavar='FORMAT,...',
+    help=f'of {", ".join(FORMATS)} (default: json)',
+  )
+  links.add_argument(
+    '--threshold',
+    type=_fraction,
+    default=0.5,
+    metavar='P',
+    help='how strong a link must be, relative to the strongest, in [0, 1) '
+    '(default: 0.5)',
+  )
+  links.add_argument(
+    '--groups',
+    type=_positive,
+    default=1,
+    metavar='N',
+    help='parts of the graph, by spectral clustering of its links (default: 1)',
+  )
+  links.add_argument(
+    '--frames',
+    type=_positive,
+    default=64,
+    metavar='N',
+    help='at most this many images in the pictures, evenly spread (default: 64)',
+  )
+
   render = add('render', _render, 'draw a graph', _RENDER, _RENDER_EPILOG)
   render.add_argument('graph', metavar='GRAPH', help=f'file: {", ".join(FORMATS)}')
   render.add_argument('--output', required=True, metavar='PNG', help='picture to write')
@@ -365,6 +419,64 @@ def _predict(arguments):
   if len(paths) > 1:
     bad = f'; {_count(len(problems), "bad image")}' if problems else ''
     print(f'{_count(done, "graph")} in {output}{bad}.', file=sys.stderr)
+  return _MISTAKE if problems else _DONE
+
+
+def _links(arguments):
+  """The graph that photographs of one kind share, and pictures of it over them."""
+  problems = []
+
+  def report(path, error):
+    problems.append(path)
+    _complain(_sentence(error, path))
+
+  paths = _expand(arguments.images, report)
+  if not paths:
+    return _MISTAKE
+  output = pathlib.Path(arguments.output)
+  _prepare_folder(output)
+  from img2graph import formats
+  from img2graph import links
+  from img2graph import plotting
+  from img2graph import predict
+
+  with _mistakes():
+    predictor = predict.Predictor(arguments.weights)
+    if not predictor.method.keypoints:
+      raise _Mistake(f'the method of {arguments.weights} knows no keypoints.')
+  tagged = predict.load_ahead(paths, predictor.read, on_error=report)
+  found = dict(predictor.stream(tagged, threshold=0, batch_size=min(32, len(paths))))
+  paths = [path for path in paths if path in found]
+  if not paths:
+    return _MISTAKE
+  with _mistakes():
+    whole = links.shared([found[path] for path in paths], threshold=0)
+    groups = links.spectral_groups(whole, arguments.groups)
+  parts = {'links': groups >= 0}
+  if arguments.groups > 1:
+    parts |= {f'links_{g}': groups == g for g in range(arguments.groups)}
+  for name, keep in parts.items():
+    part = links.part(whole, keep, arguments.threshold)
+    for suffix in arguments.format:
+      formats.write(part, output / f'{name}.{suffix}')
+  count = 1 + int(whole.node_ids.max())
+  by_number = None
+  if arguments.groups > 1:
+    by_number = [0] * count
+    for number, group in zip(whole.node_ids.tolist(), groups.tolist(), strict=True):
+      by_number[number] = group
+  shown = min(arguments.frames, len(paths))
+  frames = []
+  for path in (paths[i * len(paths) // shown] for i in range(shown)):
+    document = found[path]
+    kept = links.part(document, document.node_prob >= 0, arguments.threshold)
+    frames.append(links.frame(_colours(path), kept, count, by_number))
+  plotting.save_png(output / 'strip.png', plotting.strip(frames))
+  if len(frames) > 1:
+    size = frames[0].size
+    plotting.save_gif(output / 'strip.gif', [frame.resize(size) for frame in frames])
+  bad = f'; {_count(len(problems), "bad image")}' if problems else ''
+  print(f'links of {_count(len(paths), "image")} in {output}{bad}.', file=sys.stderr)
   return _MISTAKE if problems else _DONE
 
 
@@ -577,14 +689,19 @@ def _convert_vgg(arguments):
 
 def _overlay(path, document):
   """A picture of a document over its image file."""
-  import numpy as np
-
   from img2graph import plotting
-  from img2graph.data import images as image_lib
 
   # Read again: to keep the pictures of whole batches would take far more memory.
-  colours = image_lib.read_colours(path)
-  return plotting.overlay(np.round(255 * colours).astype(np.uint8), document)
+  return plotting.overlay(_colours(path), document)
+
+
+def _colours(path):
+  """An image file as `[H, W, 3]` uint8."""
+  import numpy as np
+
+  from img2graph.data import images as image_lib
+
+  return np.round(255 * image_lib.read_colours(path)).astype(np.uint8)
 
 
 def _expand(images, report):

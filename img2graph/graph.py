@@ -189,6 +189,26 @@ def binarize(graph, threshold=0.5):
   )
 
 
+def drop_absent(graph, threshold=0.5):
+  """The graph without what is absent; what is present keeps its slot.
+
+  Args:
+    graph: a `Graph`, any batch axes.
+    threshold: what an edge and both its nodes must exceed.
+
+  Returns:
+    A `Graph` of the same shapes and types; probabilities and positions of what is
+    absent are 0.
+  """
+  check(graph)
+  node, edge = _present(graph, threshold)
+  return Graph(
+    nodes=graph.nodes * node[..., None],
+    node_prob=graph.node_prob * node,
+    edge_prob=graph.edge_prob * edge,
+  )
+
+
 def relabel(graph, permutation):
   """Renumbers the nodes: the new node k is the old node `permutation[..., k]`.
 

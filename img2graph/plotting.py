@@ -130,7 +130,7 @@ def panel(
   return _tabulate(table)
 
 
-def overlay(image, document, *, line=0.005, radius=0.01):
+def overlay(image, document, *, line=0.005, radius=0.01, colours=None):
   """A graph over its dimmed image.
 
   Args:
@@ -140,6 +140,7 @@ def overlay(image, document, *, line=0.005, radius=0.01):
       that of `image`.
     line: width of the edges, as a share of the longer side.
     radius: of the nodes, likewise.
+    colours: `[n, 3]` uint8, RGB of each node; None for one that suits the image.
 
   Returns:
     A PIL image, RGB, of the same aspect. Its longer side is a multiple of the image's
@@ -157,13 +158,14 @@ def overlay(image, document, *, line=0.005, radius=0.01):
   n = len(document.nodes_px)
   edge = np.zeros((n, n))
   edge[document.edges[:, 0], document.edges[:, 1]] = document.edge_prob
+  edge_colour, node_colour = (_EDGE, _NODE) if bright else (_LIGHT_EDGE, _LIGHT_NODE)
   return _draw_graph(
     dimmed,
     document.nodes_px * (np.array([size]) / np.array([size_px])),
     # What a file holds was found to be there: faint things stay visible.
     0.3 + 0.7 * document.node_prob,
     np.where(edge > 0, 0.3 + 0.7 * edge, 0),
-    colours=(_EDGE, _NODE) if bright else (_LIGHT_EDGE, _LIGHT_NODE),
+    colours=(edge_colour, node_colour if colours is None else colours),
     line=line * max(size),
     radius=radius * max(size),
   )
@@ -195,6 +197,47 @@ def beside(pictures):
     canvas.paste(picture, (x + (field - picture.width) // 2, top))
     x += field
   return canvas
+
+
+def strip(pictures, *, height=256, columns=8):
+  """Pictures in rows, one after another, such as the frames of a video.
+
+  Args:
+    pictures: list of PIL images, at least one.
+    height: of each in the strip, pixels.
+    columns: at most this many in a row.
+
+  Returns:
+    A PIL image, RGB.
+  """
+  small = [p.resize((round(p.width * height / p.height), height)) for p in pictures]
+  rows = [small[i : i + columns] for i in range(0, len(small), columns)]
+  step = max(p.width for p in small) + _GAP
+  size = (step * len(rows[0]) + _GAP, (height + _GAP) * len(rows) + _GAP)
+  canvas = PIL.Image.new('RGB', size, _PAPER)
+  for row, line in enumerate(rows):
+    for column, picture in enumerate(line):
+      canvas.paste(picture, (_GAP + step * column, _GAP + (height + _GAP) * row))
+  return canvas
+
+
+def save_gif(path, pictures, *, milliseconds=100):
+  """Writes pictures of one size as an endless GIF, whole or not at all.
+
+  Args:
+    path: the file.
+    pictures: list of PIL images, at least one.
+    milliseconds: that each is shown for.
+
+  Raises:
+    OSError: it cannot be written; what was there before is untouched.
+  """
+  buffer = io.BytesIO()
+  first, *others = pictures
+  first.save(
+    buffer, 'GIF', save_all=True, append_images=others, duration=milliseconds, loop=0
+  )
+  files.write_atomically(path, buffer.getvalue())
 
 
 def text_table(rows, *, title=''):
@@ -308,7 +351,7 @@ def _draw_graph(
     nodes_px: `[N, 2]`, (x, y) in pixels of the background.
     node_prob: `[N]` in [0, 1].
     edge_prob: `[N, N]` in [0, 1]; the upper triangle counts.
-    colours: RGB of the edges and of the nodes.
+    colours: RGB of the edges, and of the nodes, or of each node.
     line: width of the edges in pixels.
     radius: radius of the nodes in pixels.
     numbered: whether the nodes carry their indices.
@@ -318,7 +361,10 @@ def _draw_graph(
   size = (background.width * fine, background.height * fine)
   canvas = background.resize(size, PIL.Image.Resampling.NEAREST)
   draw = PIL.ImageDraw.Draw(canvas, 'RGBA')
-  edge_colour, node_colour = colours
+  edge_colour, node_colours = (
+    colours[0],
+    np.broadcast_to(colours[1], (len(nodes_px), 3)),
+  )
   # Beyond a picture's width outside of it, pillow's coordinates may overflow.
   limit = 2.0 * max(size)
   known = np.isfinite(nodes_px).all(axis=1)
@@ -339,7 +385,7 @@ def _draw_graph(
     alpha = round(255 * node_prob[i])
     place = clipped[i].tolist()
     draw.circle(place, radius + rim, fill=(255, 255, 255, alpha))
-    draw.circle(place, radius, fill=(*node_colour, alpha))
+    draw.circle(place, radius, fill=(*node_colours[i].tolist(), alpha))
     if numbered:
       fill = (255, 255, 255, alpha)
       draw.text(place, str(i), fill=fill, font=font, anchor='mm')

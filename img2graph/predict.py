@@ -105,6 +105,9 @@ class Predictor:
 
     Raises:
       ValueError: an option or an image is wrong; the message says which.
+
+    Of a method of keypoints (`Method.keypoints`), a node's id is the number of its
+    keypoint, and nodes without edges stay.
     """
     images = list(images)
     if batch_size is None:
@@ -256,7 +259,7 @@ class Predictor:
     return self._document(whole, ink.shape)
 
   def _graphs(self, group, *, threshold, refine, batch_size, decode):
-    """The canonical graph of each (tag, square, frame, size) of a batch or less."""
+    """The final graph of each (tag, square, frame, size) of a batch or less."""
     batch = np.zeros((batch_size, *group[0][1].shape), np.float32)
     for i, (_, square, _, _) in enumerate(group):
       batch[i] = square
@@ -264,7 +267,9 @@ class Predictor:
     found = jax.tree.map(np.asarray, found)
     for i in range(len(group)):
       one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
-      if drawing is None:
+      if self.method.keypoints:
+        yield graphs.drop_absent(one, threshold)
+      elif drawing is None:
         one = one if refined is None else refined
         yield graphs.canonicalize(one, threshold=threshold)
       else:
@@ -278,12 +283,14 @@ class Predictor:
     decode = dict(decode, tolerance=2 * tolerance)
     found = self._graphs(group, decode=decode, **options)
     for (tag, _, frame, size), graph in zip(group, found, strict=True):
-      yield tag, self._document(_piece(graph, frame), size)
+      ids = np.flatnonzero(graph.node_prob) if self.method.keypoints else None
+      yield tag, self._document(_piece(graph, frame), size, ids)
 
-  def _document(self, piece, size):
+  def _document(self, piece, size, ids=None):
     """A graph in pixels as a document of an image of (height, width)."""
     height, width = size
     return formats.Document(
+      node_ids=ids,
       # A thousandth of a pixel is more than any method knows.
       nodes_px=np.round(piece.nodes, 3),
       edges=piece.edges,
@@ -296,7 +303,7 @@ class Predictor:
 
 
 def _piece(graph, frame):
-  """A canonical graph in a square, as a `tiles.Piece` in pixels of its image."""
+  """A final graph in a square, as a `tiles.Piece` in pixels of its image."""
   # What was not to be there is gone.
   nodes, edges = graphs.to_lists(graph, threshold=0)
   (slots,) = np.nonzero(graph.node_prob > 0)

@@ -22,7 +22,7 @@ from img2graph.data import archives
 from tests import stub
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ('predict', 'render', 'score', 'convert', 'convert-vgg')
+COMMANDS = ('predict', 'links', 'render', 'score', 'convert', 'convert-vgg')
 
 DOCUMENT = formats.Document(
   nodes_px=[[10, 20], [110, 20], [110, 70.25]],

@@ -459,3 +459,18 @@ def test_shapes_are_checked_while_tracing():
   assert jax.eval_shape(graph_lib.check, graph).nodes.shape == (2, 4, 2)
   with pytest.raises(ValueError, match='to_lists takes one graph'):
     graph_lib.to_lists(graph)
+
+
+def test_what_is_absent_is_dropped_and_the_rest_stays_in_its_slot():
+  graph = graph_lib.Graph(
+    np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32),
+    np.array([0.4, 0.9, 0.8], np.float32),
+    np.array([[0, 0.9, 0.9], [0.9, 0, 0.7], [0.9, 0.7, 0]], np.float32),
+  )
+  found = graph_lib.drop_absent(graph, 0.5)
+  np.testing.assert_array_equal(found.nodes[0], 0)
+  np.testing.assert_array_equal(found.nodes[1:], graph.nodes[1:])
+  np.testing.assert_array_equal(found.node_prob, np.array([0, 0.9, 0.8], np.float32))
+  expected = np.zeros((3, 3), np.float32)
+  expected[1, 2] = expected[2, 1] = 0.7
+  np.testing.assert_array_equal(found.edge_prob, expected)

@@ -330,6 +330,7 @@ def build(
     reconstruct=reconstruct,
     sides=(model.detector.side,),
     channels=3,
+    keypoints=True,
   )
 
 

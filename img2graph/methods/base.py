@@ -37,6 +37,8 @@ class Method:
     sides: image sides in pixels that `predict` takes, ascending; prediction resizes
       to the first that is not smaller than the image, or to the last.
     channels: C of the images: 1 for line drawings, ink on paper; 3 for photographs.
+    keypoints: whether node k is the same part of the object in every image. Prediction
+      then keeps its number, and joins or drops no node.
   """
 
   init: Callable[..., Any]
@@ -48,6 +50,7 @@ class Method:
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)
   channels: int = 1
+  keypoints: bool = False
 
 
 class Target(NamedTuple):
