@@ -1,0 +1,159 @@
+"""AutoLink here and AutoLink's official code, trained on the same photographs.
+
+  python -m benchmarks.autolink_training --archive=FILE.npz --official=FOLDER \\
+      --torch_python=PYTHON --steps=400 --output=results/autolink/training.json
+
+The archive is one with points (`data/photo_archive.py`); the config is
+configs/autolink.py:general,cpu. Both train on the same images for the same number of
+steps, with the same batch size and the fallback loss with the same random features, one
+after the other in this one run; a regression from keypoints to points is fitted on the
+part 'fit' and judged on the part 'test'. Written are the errors, in percent of the
+archive's scale, beside those of keypoints at random fixed places, and seconds per step
+(the median of theirs, the mean of ours after compilation).
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+
+from configs import autolink
+from img2graph import data
+from img2graph import evaluation
+from img2graph import files
+from img2graph.losses import perceptual
+from img2graph.metrics import keypoints
+from img2graph.training import loop
+from img2graph.training import record
+
+_TRUTH = ('points', 'visible', 'scale')
+
+
+def make_config(options):
+  """The config of our run."""
+  config = autolink.get_config('general,cpu')
+  config.seed = options.seed
+  config.train_steps = options.steps
+  config.batch_size = options.batch_size
+  config.method.num_keypoints = options.keypoints
+  config.data.path = str(options.archive)
+  for name in ('scale', 'split_by', 'flip'):
+    setattr(config.data, name, getattr(options, name))
+  config.eval_every = config.panel_every = 0
+  config.checkpoint_every = options.steps
+  config.log_every = min(20, options.steps)
+  return config
+
+
+def read(config, part):
+  """Images `[n, S, S, 3]` uint8 and the truth of a part of the archive."""
+  source = data.build(**config.data.to_dict() | {'part': part})
+  chunks = list(evaluation.examples(source, num_images=source.size, seed=0))
+  joined = {n: np.concatenate([c[n] for c in chunks]) for n in chunks[0]}
+  images = joined.pop('image')
+  if images.dtype != np.uint8:
+    images = np.round(255 * images).astype(np.uint8)
+  return images, {n: joined[n] for n in _TRUTH if n in joined}
+
+
+def train_official(options, config, images):
+  """What the official networks find after training; (found, told)."""
+  method, optim = config.method, config.optim
+  features = perceptual.random_features(method.loss.seed, method.loss.widths)
+  hyperparameters = dict(
+    n_parts=method.num_keypoints,
+    thick=method.renderer.sigma_sq,
+    sklr=512.0,
+    missing=method.mask.ratio,
+    block=method.mask.blocks,
+    flip=config.data.flip,
+    side=config.data.side,
+    batch=config.batch_size,
+    steps=config.train_steps,
+    # Theirs; ours has a rate of its own.
+    lr=1e-4,
+    weight_decay=optim.weight_decay,
+    seed=config.seed,
+    features=method.loss.features,
+    pyramid=method.loss.pyramid,
+    scales=method.loss.scales,
+  )
+  script = pathlib.Path(__file__).with_name('autolink_official_training.py')
+  with tempfile.TemporaryDirectory() as work:
+    work = pathlib.Path(work)
+    (work / 'options.json').write_text(json.dumps(hyperparameters))
+    np.savez(work / 'images.npz', **images)
+    np.savez(work / 'features.npz', **{n: c['kernel'] for n, c in features.items()})
+    subprocess.run([options.torch_python, script, options.official, work], check=True)
+    found = dict(np.load(work / 'found.npz'))
+    told = json.loads((work / 'told.json').read_text())
+  # (row, column) of pixel centres there, (x, y) of outer edges here.
+  side = config.data.side
+  found = {n: a[..., ::-1] * (side - 1) / side for n, a in found.items()}
+  return found, told | {'hyperparameters': hyperparameters}
+
+
+def main(argv=None):
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--archive', type=pathlib.Path, required=True)
+  parser.add_argument('--official', help="the authors' repository; without, ours alone")
+  parser.add_argument('--torch_python', help='interpreter with torch and numpy')
+  parser.add_argument('--steps', type=int, default=400)
+  parser.add_argument('--batch_size', type=int, default=16)
+  parser.add_argument('--keypoints', type=int, default=8)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--scale', default='', help='field that errors are divided by')
+  parser.add_argument('--split_by', default='', help='field that parts the images')
+  parser.add_argument('--flip', action=argparse.BooleanOptionalAction, default=True)
+  parser.add_argument('--output', type=pathlib.Path, required=True)
+  options = parser.parse_args(argv)
+  config = make_config(options)
+  parts = {part: read(config, part) for part in ('train', 'fit', 'test')}
+
+  with tempfile.TemporaryDirectory() as workdir:
+    run = loop.train(config, pathlib.Path(workdir))
+  rows = {
+    'ours': {
+      'scores': run['scores'],
+      'seconds_per_step': config.batch_size / run['images_per_second'],
+    }
+  }
+  if options.official:
+    images = {part: images for part, (images, _) in parts.items()}
+    found, told = train_official(options, config, images)
+    fit, test = (
+      keypoints.Keypoints(found[part], **parts[part][1]) for part in ('fit', 'test')
+    )
+    protocol = config.eval.protocol
+    rows['official'] = {
+      'scores': keypoints.score(protocol, fit, test, seed=config.eval.seed),
+      'seconds_per_step': statistics.median(told.pop('seconds')),
+      **told,
+    }
+  document = {
+    'rows': rows,
+    'config': config.to_dict(),
+    'images': {part: len(images) for part, (images, _) in parts.items()},
+    'code': record.code(),
+    'versions': record.versions(),
+    'hardware': record.hardware(),
+    'devices': jax.device_count(),
+  }
+  options.output.parent.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(document, indent=1, default=str) + '\n'
+  files.write_atomically(options.output, text.encode())
+  for name, row in rows.items():
+    print(name, json.dumps(row['scores']), f'{row["seconds_per_step"]:.3f} s a step')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
