@@ -7,6 +7,7 @@ its receptive field is 7 x 7 pixels.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -37,6 +38,39 @@ def _identity(key, shape, dtype=jnp.float32):
 _STARTS = {'random': _SMALL_NORMAL, 'centred': _centred, 'identity': _identity}
 
 
+class _Conv(nn.Module):
+  """A 3x3 convolution; `limited`, no channel out is larger than what it sees."""
+
+  features: int
+  start: str
+  limited: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (3, 3, x.shape[-1], self.features)
+    kernel = self.param('kernel', _STARTS[self.start], shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, shape[-1:], jnp.float32)
+    if self.limited:
+      kernel = kernel / jnp.maximum(1, jnp.abs(kernel).sum((0, 1, 2), keepdims=True))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', None, None, numbers)
+    return x + bias.astype(self.dtype)[None, None, None]
+
+
+class _PReLU(nn.Module):
+  """One slope per layer, 0.25 at first: the usual PReLU; `limited`, at most 1."""
+
+  limited: bool
+
+  @nn.compact
+  def __call__(self, x):
+    slope = self.param('negative_slope', lambda _: jnp.float32(0.25))
+    slope = jnp.clip(slope, -1, 1) if self.limited else slope
+    return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
+
+
 class RefinementNet(nn.Module):
   """Coarse drawing to refined image, `[B, H, W, C]` to `[B, H, W, out_features]`.
 
@@ -55,6 +89,10 @@ class RefinementNet(nn.Module):
       ink, which no loss on the refined image sees. 'centred' (the middle tap alone,
       the others 0) starts without a shift; what is drawn may start darker or lighter
       than paper. 'identity' starts with the drawing itself in the first channel.
+    limited: whether what is drawn faintly stays faint: two pixels of the result differ
+      by no more than the largest difference within the drawing. The paper's network
+      is free to make any ink out of a trace of it, which does no harm unless edges
+      have a cost: then all become improbable, and the network makes up for it.
     dtype: of the activations; parameters are float32.
   """
 
@@ -62,6 +100,7 @@ class RefinementNet(nn.Module):
   out_features: int = 1
   output: str = 'linear'
   start: str = 'random'
+  limited: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -72,13 +111,10 @@ class RefinementNet(nn.Module):
       )
     if self.start not in _STARTS:
       raise ValueError(f'start must be one of {sorted(_STARTS)}; got {self.start!r}.')
-    options = dict(
-      kernel_size=(3, 3), kernel_init=_STARTS[self.start], dtype=self.dtype
-    )
+    options = dict(start=self.start, limited=self.limited, dtype=self.dtype)
     x = drawing
     for layer in range(2):
-      x = nn.Conv(self.features, **options, name=f'conv{layer}')(x)
-      # One slope per layer, 0.25 at first: the usual PReLU.
-      x = nn.PReLU(negative_slope_init=0.25, name=f'prelu{layer}')(x)
-    x = nn.Conv(self.out_features, **options, name='conv2')(x)
+      x = _Conv(self.features, **options, name=f'conv{layer}')(x)
+      x = _PReLU(self.limited, name=f'prelu{layer}')(x)
+    x = _Conv(self.out_features, **options, name='conv2')(x)
     return _OUTPUTS[self.output](x.astype(jnp.float32))

@@ -125,3 +125,15 @@ def test_bfloat16_activations_keep_float32_parameters_and_image():
 def test_unknown_output_is_named():
   with pytest.raises(ValueError, match="got 'tanh'"):
     refinement.RefinementNet(output='tanh').init(jax.random.key(0), _drawing(5))
+
+
+def test_a_limited_network_cannot_amplify():
+  drawing = 0.1 * _drawing(5)
+  free, limited = (refinement.RefinementNet(limited=flag) for flag in (False, True))
+  variables = free.init(jax.random.key(0), drawing)
+  # As training would, to make ink of a trace of it: all values four times as large.
+  strong = jax.tree.map(lambda x: 4 * x, variables)
+  inside = (slice(None), slice(3, -3), slice(3, -3))  # Beyond the border lies paper.
+  amplified, kept = (m.apply(strong, drawing)[inside] for m in (free, limited))
+  assert jnp.ptp(amplified) > 2 * jnp.ptp(drawing)
+  assert 0 < jnp.ptp(kept) <= jnp.ptp(drawing)
