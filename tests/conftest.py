@@ -1,9 +1,20 @@
 """Settings that every test shares."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-import hypothesis
-import jax
+# What one test, or a process that it starts, has compiled, the others need not: the
+# first process of a test run makes the folder and removes it.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _folder = tempfile.mkdtemp(prefix='img2graph_tests_')
+  atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _folder
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
 
 # Programs here are run once or twice: compiling them is most of the time. Also in the
 # processes that tests start.
