@@ -1,254 +1,226 @@
-"""Time and memory of drawing edges, beside plain autodiff of the same formula.
+"""Time and memory of `draw_edges` beside AutoLink's official `draw_lines`.
 
-  python benchmarks/renderer.py
-  python benchmarks/renderer.py --compose=max --edges=28 --rounds=3
+  python -m benchmarks.renderer --official=FOLDER --torch_python=PYTHON
 
-One measurement is the drawing and its gradients for start, end, weight and thickness
-of random edges (128x128, batch 64). Both sides compute the same and must agree before
-they are timed. They are timed in turns in this process; a figure is the median over
-the rounds, a ratio the median of each round's ratio. Wall and processor time (of all
-threads) are given: on a machine that others use too, the second is the steadier one.
-Memory is what XLA sets aside beside inputs and outputs (`temp_size_in_bytes`).
+FOLDER is a copy of the authors' repository and PYTHON an interpreter with torch and
+numpy (`benchmarks/renderer_official.py`). The task is theirs: K keypoints in each of 64
+images, lines between all pairs, weights that all images share, the brightest line
+counts; and the gradient for keypoints and weights. Beside it, plain autodiff of the
+same formula in JAX. Every side runs in a process of its own, one after another, and
+gives `seconds` (the median over the rounds, after a first call; no round begins after
+20 seconds), `processor_seconds` (of all threads; the steadier one on a machine that
+does other things too), and `peak_mib`, by how much memory in use rises in the first
+call of image and gradient; XLA's own figure is `temp_mib`. Image and gradient must
+agree.
 
-Where plain autodiff needs more memory than there is to spare, it is compiled for its
-memory but not run, and its times stay empty.
-
-Prints a table in Markdown and writes results/benchmarks/renderer.json.
+A side that would need more than `--gib` draws fewer images at a time: `batch` says how
+many, and all its figures are of that batch. The ratios are per image, so times and
+memory of a smaller batch are taken to grow in proportion to it; `scaled` says so.
 """
 
-import datetime
+import argparse
 import json
 import os
 import pathlib
-import statistics
-import time
+import resource
+import subprocess
+import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
-from absl import flags
 
+from benchmarks import renderer_measure
+from img2graph import files
 from img2graph import geometry
 from img2graph import rendering
-from img2graph.rendering import segments
 from img2graph.training import record
 
-_COMPOSE = flags.DEFINE_multi_enum(
-  'compose', list(segments.COMPOSITIONS), segments.COMPOSITIONS, 'How edges add up.'
+OUTPUT = pathlib.Path('results/benchmarks/renderer.json')
+BATCH = 64
+PEERS = ('official', 'plain')
+# Keypoints, side in pixels, sides.
+CASES = (
+  (8, 128, ('ours', *PEERS)),
+  (16, 128, ('ours', *PEERS)),
+  (32, 128, ('ours', *PEERS)),
+  (64, 256, ('ours',)),
+  (128, 256, ('ours',)),
 )
-_PROFILE = flags.DEFINE_enum('profile', 'gaussian', segments.PROFILES, 'Of a line.')
-_EDGES = flags.DEFINE_multi_integer('edges', [28, 120, 496], 'Numbers of edges.')
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Images.', lower_bound=1)
-_SIDE = flags.DEFINE_integer('side', 128, 'Height and width in pixels.', lower_bound=1)
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Measurements of each.', lower_bound=1)
-_PLAIN_GIB = flags.DEFINE_float(
-  'plain_gib', 12.0, 'Plain autodiff is run if it needs less memory than this.'
-)
-_OUTPUT = flags.DEFINE_string(
-  'output', 'results/benchmarks/renderer.json', 'File that is written.'
-)
-
-# Of the Euclidean norm, not of the largest number: where two edges are equally bright
-# to rounding, 'max' may give a pixel to either, and a few of a million pixels are such.
-_TOLERANCE = 2e-3
+# Maps `[B, E, H, W]` in memory at once, measured, rounded up.
+_MAPS = {'official': 15, 'plain': 18}
+# Between the outermost pixel centres, theirs; between the outer edges, ours.
+_THICK = 7.5e-4
 
 
-def make_draw(compose):
-  """`draw_edges` with the chosen options."""
-
-  def draw(start, end, weight, thickness):
-    return rendering.draw_edges(
-      start,
-      end,
-      weight,
-      height=_SIDE.value,
-      width=_SIDE.value,
-      thickness=thickness,
-      profile=_PROFILE.value,
-      compose=compose,
-    )
-
-  return draw
+def batch_size(side_name, num_keypoints, side, gib):
+  """How many of the 64 images a side may draw at once."""
+  if side_name == 'ours':
+    return BATCH
+  pairs = num_keypoints * (num_keypoints - 1) // 2
+  one = _MAPS[side_name] * pairs * side**2 * 4 / 2**30
+  batch = BATCH
+  while batch > 1 and batch * one > gib:
+    batch //= 2
+  return batch
 
 
-def make_plain_draw(compose):
-  """The definition of the same drawing, for automatic differentiation."""
-  side = _SIDE.value
-  points = geometry.pixel_centres(side, side).reshape(1, 1, -1, 2)
-
-  def draw(start, end, weight, thickness):
-    distance_sq = geometry.segment_distance_sq(
-      points, start[:, :, None, :], end[:, :, None, :]
-    )
-    if _PROFILE.value == 'gaussian':
-      line = jnp.exp(-distance_sq / thickness**2)
-    else:
-      border = 2 / side
-      # sqrt has no finite slope at 0.
-      distance = jnp.sqrt(jnp.maximum(distance_sq, 1e-12))
-      line = jnp.clip((thickness + border / 2 - distance) / border, 0, 1)
-    ink = weight[..., None] * line
-    if compose == 'max':
-      image = ink.max(1)
-    elif compose == 'sum':
-      image = ink.sum(1)
-    else:
-      image = 1 - jnp.prod(1 - ink, 1)
-    return image.reshape(-1, side, side)
-
-  return draw
-
-
-def make_inputs(num_edges):
-  """Random edges, weights, one thickness (2 pixels) and a gradient of the image."""
+def make_inputs(num_keypoints, side):
+  """Keypoints `[64, K, 2]`, (row, column), weights `[pairs]`, gradient of the image."""
   rng = np.random.default_rng(0)
-  batch, side = _BATCH_SIZE.value, _SIDE.value
-  start, end = rng.uniform(-1, 1, (2, batch, num_edges, 2)).astype(np.float32)
-  weight = rng.uniform(0.1, 0.9, (batch, num_edges)).astype(np.float32)
-  gradient = rng.normal(size=(batch, side, side)).astype(np.float32)
-  arrays = (start, end, weight, np.float32(4 / side), gradient)
-  return tuple(jnp.asarray(v) for v in arrays)
+  nodes = np.clip(rng.normal(0, 0.45, (BATCH, num_keypoints, 2)), -0.95, 0.95)
+  pairs = num_keypoints * (num_keypoints - 1) // 2
+  # From hardly visible to bright, as after training.
+  weights = np.log1p(np.exp(rng.normal(-3, 2, pairs)))
+  gradient = rng.normal(size=(BATCH, side, side))
+  arrays = dict(nodes=nodes, weights=weights, gradient=gradient)
+  return {name: v.astype(np.float32) for name, v in arrays.items()}
 
 
-def compile_gradients(draw, inputs):
-  """Compiled `inputs -> (image, four gradients)`, and its temporary memory in MiB."""
-
-  def image_and_gradients(start, end, weight, thickness, gradient):
-    image, pull = jax.vjp(draw, start, end, weight, thickness)
-    return image, pull(gradient)
-
-  compiled = jax.jit(image_and_gradients).lower(*inputs).compile()
-  return compiled, compiled.memory_analysis().temp_size_in_bytes / 2**20
-
-
-def check_agreement(name, actual, expected):
-  """Raises if image or gradients differ; returns the relative difference."""
-  worst = 0.0
-  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    worst = max(worst, float(jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum())))
-  if not worst < _TOLERANCE:
-    raise ValueError(f'{name}: the two drawings differ by {worst:.2g}.')
-  return worst
+def _plain(start, end, weights, thickness, side):
+  """The definition over `[B, E, P]`."""
+  points = geometry.pixel_centres(side, side).reshape(1, 1, -1, 2)
+  distance_sq = geometry.segment_distance_sq(
+    points, start[:, :, None, :], end[:, :, None, :]
+  )
+  ink = weights[None, :, None] * jnp.exp(-distance_sq / thickness**2)
+  return ink.max(1).reshape(-1, side, side)
 
 
-def spare_gib():
-  """Memory that may be used for plain autodiff, GiB."""
-  try:
-    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30
-  except (OSError, ValueError):
-    return _PLAIN_GIB.value
-  # A part of it: other processes grow too.
-  return min(_PLAIN_GIB.value, 0.7 * free)
+def make_functions(name, num_keypoints, side):
+  """`(nodes, weights) -> image` and `(nodes, weights, gradient) -> (image, 2)`."""
+  unit = (side - 1) / side
+  senders, receivers = geometry.node_pairs(num_keypoints)
+
+  def draw(nodes, weights):
+    nodes = nodes[..., ::-1] * unit
+    start, end = nodes[:, senders], nodes[:, receivers]
+    thickness = unit * _THICK**0.5
+    if name == 'plain':
+      return _plain(start, end, weights, thickness, side)
+    size = dict(height=side, width=side, thickness=thickness)
+    return rendering.draw_edges(start, end, weights, **size)
+
+  def both(nodes, weights, gradient):
+    image, pull = jax.vjp(draw, nodes, weights)
+    return image, *pull(gradient)
+
+  return draw, both
 
 
-def measure(sides, inputs):
-  """Times of each side in turns: `{side: [(wall ms, processor ms)]}`."""
-  times = {name: [] for name in sides}
-  for _ in range(_ROUNDS.value):
-    for name, function in sides.items():
-      wall, processor = time.perf_counter(), time.process_time()
-      jax.block_until_ready(function(*inputs))
-      times[name].append(
-        (
-          (time.perf_counter() - wall) * 1e3,
-          (time.process_time() - processor) * 1e3,
-        )
-      )
-  return times
+def work(folder):
+  """Measures one side in JAX: reads `task.json` and `inputs.npz` there."""
+  task = json.loads((folder / 'task.json').read_text())
+  arrays = dict(np.load(folder / 'inputs.npz'))
+  inputs = [jnp.asarray(arrays[n]) for n in ('nodes', 'weights', 'gradient')]
+  functions = make_functions(task['name'], task['keypoints'], task['side'])
+  draw, both = (
+    jax.jit(f).lower(*inputs[:n]).compile()
+    for f, n in zip(functions, (2, 3), strict=True)
+  )
+  result, outputs = renderer_measure.measure(
+    lambda: jax.block_until_ready(draw(*inputs[:2])),
+    lambda: jax.block_until_ready(both(*inputs)),
+    task['rounds'],
+  )
+  result['temp_mib'] = both.memory_analysis().temp_size_in_bytes / 2**20
+  renderer_measure.write(folder, result, map(np.asarray, outputs))
 
 
-def compare(compose, num_edges):
-  """One row of the result."""
-  inputs = make_inputs(num_edges)
-  function, memory = compile_gradients(make_draw(compose), inputs)
-  plain, plain_memory = compile_gradients(make_plain_draw(compose), inputs)
-  sides = {'ours': function}
-  difference = None
-  drawing = function(*inputs)  # Also the warm-up.
-  if plain_memory / 2**10 < spare_gib():
-    sides['plain'] = plain
-    difference = check_agreement(
-      f'{compose}, {num_edges} edges', drawing, plain(*inputs)
-    )
-  del drawing
-  times = measure(sides, inputs)
+def run(command, name, case, arrays, arguments):
+  """Runs one side in a process of its own: its figures and its arrays."""
+  num_keypoints, side, _ = case
+  batch = batch_size(name, num_keypoints, side, arguments.gib)
+  with tempfile.TemporaryDirectory() as folder:
+    folder = pathlib.Path(folder)
+    task = dict(name=name, keypoints=num_keypoints, side=side, thick=_THICK)
+    (folder / 'task.json').write_text(json.dumps(task | {'rounds': arguments.rounds}))
+    some = {n: v if n == 'weights' else v[:batch] for n, v in arrays.items()}
+    np.savez(folder / 'inputs.npz', **some)
 
-  def median(name, which):
-    return round(statistics.median(t[which] for t in times[name]), 1)
+    def guard():
+      # A wrong estimate must end this side, not the machine's other work.
+      most = int((1.5 * arguments.gib + 2) * 2**30)
+      resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
-  def ratio(which):
-    pairs = zip(times['plain'], times['ours'], strict=True)
-    return round(statistics.median(a[which] / b[which] for a, b in pairs), 2)
-
-  ran = 'plain' in sides
-  return {
-    'compose': compose,
-    'edges': num_edges,
-    'ms': median('ours', 0),
-    'plain_ms': median('plain', 0) if ran else None,
-    'ratio': ratio(0) if ran else None,
-    'processor_ms': median('ours', 1),
-    'plain_processor_ms': median('plain', 1) if ran else None,
-    'processor_ratio': ratio(1) if ran else None,
-    'mib': round(memory, 1),
-    'plain_mib': round(plain_memory, 1),
-    'memory_ratio': round(plain_memory / memory, 1),
-    'plain_was_run': ran,
-    'relative_difference': difference,
-  }
+    environment = os.environ | {'JAX_NUM_CPU_DEVICES': '1'}
+    subprocess.run([*command, folder], check=True, env=environment, preexec_fn=guard)
+    result = json.loads((folder / 'result.json').read_text())
+    outputs = dict(np.load(folder / 'outputs.npz'))
+  return {'batch': batch, 'scaled': batch < BATCH, **result}, outputs
 
 
-def markdown(rows):
-  """The rows as a table in Markdown."""
-  lines = [
-    '| compose | edges | ms | plain autodiff, ms | ratio | ratio of processor time '
-    '| MiB | plain autodiff, MiB | ratio |',
-    '|---|---|---|---|---|---|---|---|---|',
-  ]
-  for row in rows:
-    plain = (
-      f'{row["plain_ms"]:,.0f} | {row["ratio"]:.1f} | {row["processor_ratio"]:.1f}'
-      if row['plain_was_run']
-      else 'not run: memory | | '
-    )
-    lines.append(
-      f'| {row["compose"]} | {row["edges"]} | {row["ms"]:,.0f} | {plain} '
-      f'| {row["mib"]:,.0f} | {row["plain_mib"]:,.0f} | {row["memory_ratio"]:.0f} |'
-    )
-  return '\n'.join(lines)
+def relative_difference(actual, expected):
+  """Norm of the difference of the images that both drew, relative to the norm."""
+  actual = actual[: len(expected)]
+  return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'no arguments but flags are taken; got {argv[1:]}.')
+def compare(case, arguments):
+  """All sides of a case, and the ratios of the peers to ours, per image."""
+  num_keypoints, side, names = case
+  here = [sys.executable, '-m', 'benchmarks.renderer', '--work']
+  there = [arguments.torch_python, '-m', 'benchmarks.renderer_official']
+  commands = dict(ours=here, plain=here, official=[*there, arguments.official])
+  arrays = make_inputs(num_keypoints, side)
+  sides, outputs = {}, {}
+  for name in names:
+    sides[name], outputs[name] = run(commands[name], name, case, arrays, arguments)
+    print(num_keypoints, name, sides[name], flush=True)
+  ours, ratios = sides['ours'], {}
+  for name in names[1:]:
+    times = BATCH / sides[name]['batch']
+    ratios[name] = {
+      key: round(times * sides[name][key] / ours[key], 1)
+      for key in ours
+      if key in sides[name] and key not in ('batch', 'scaled')
+    }
+    # The sum over a batch is the weights' gradient, so not of a smaller batch.
+    ratios[name]['relative difference'] = {
+      key: relative_difference(outputs['ours'][key], outputs[name][key])
+      for key in ('image', 'nodes')
+    }
+    if max(ratios[name]['relative difference'].values()) > 1e-2:
+      raise ValueError(f'{num_keypoints} keypoints: {name} draws another image.')
+  pairs = num_keypoints * (num_keypoints - 1) // 2
+  size = dict(keypoints=num_keypoints, edges=pairs, side=side, batch_size=BATCH)
+  return {**size, 'sides': sides, 'ratios': ratios}
+
+
+def main(argv=None):
+  """Runs all cases and writes them."""
+  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser.add_argument('--official', help="the authors' repository")
+  parser.add_argument('--torch_python', help='interpreter with torch')
+  parser.add_argument('--rounds', type=int, default=3, help='calls that are timed')
+  parser.add_argument('--gib', type=float, default=8, help='memory a side may need')
+  parser.add_argument('--keypoints', type=int, nargs='*', help='only these cases')
+  parser.add_argument('--output', type=pathlib.Path, default=OUTPUT)
+  parser.add_argument('--work', type=pathlib.Path, help=argparse.SUPPRESS)
+  arguments = parser.parse_args(argv)
+  if arguments.work:
+    return work(arguments.work)
+  if not (arguments.official and arguments.torch_python):
+    parser.error('--official and --torch_python are needed.')
   load_before = os.getloadavg()[0]
-  rows = []
-  for compose in dict.fromkeys(_COMPOSE.value):
-    for num_edges in _EDGES.value:
-      rows.append(compare(compose, num_edges))
-      print(rows[-1], flush=True)
-  result = {
-    'what': 'drawing and gradients of draw_edges against plain autodiff',
-    'profile': _PROFILE.value,
-    'batch_size': _BATCH_SIZE.value,
-    'side': _SIDE.value,
-    'rounds': _ROUNDS.value,
-    'rows': rows,
-    'not_run': 'plain autodiff is compiled but not run where it needs more memory '
-    f'than min({_PLAIN_GIB.value:g} GiB, 70 % of what is free)',
+  chosen = [c for c in CASES if not arguments.keypoints or c[0] in arguments.keypoints]
+  document = {
+    'what': 'max composition of Gaussian lines between all keypoints: image, and image '
+    'with gradient of keypoints and weights',
+    'rounds': arguments.rounds,
+    'cases': [compare(case, arguments) for case in chosen],
+    'scaled': f'a side that needs more than {arguments.gib:g} GiB has a smaller batch; '
+    'ratios take its time and memory in proportion to the batch',
     'load_average': {'before': load_before, 'after': os.getloadavg()[0]},
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'code': record.code(),
     'versions': record.versions(),
     'hardware': record.hardware(),
   }
-  path = pathlib.Path(_OUTPUT.value)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(result, indent=2) + '\n')
-  print(markdown(rows))
-  print(f'Written to {path}.')
+  arguments.output.parent.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(document, indent=2) + '\n'
+  files.write_atomically(arguments.output, text.encode())
 
 
 if __name__ == '__main__':
-  app.run(main)
+  sys.exit(main())

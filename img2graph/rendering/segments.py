@@ -24,17 +24,21 @@ composition has its own gradient, which keeps at most three `[B, H, W]` maps and
 computes distances again:
 
   'max'      keeps the winning edge of each pixel; only that edge has a gradient. Where
-             several edges are exactly equal the first wins.
+             several edges are equal the first wins; at an end that several edges of one
+             weight share, rounding decides, and the end gets the same gradient.
   'sum'      keeps nothing: all edges get the gradient of the pixel.
   'soft_or'  keeps the smallest factor's index and the product of the others. For that
              edge the product of the others is then known without a division, so that
              w_e L_e = 1 has the exact gradient; for any other edge, the division by
              its own, larger factor costs no more than one rounding of a number <= 1.
 
-Two facts of XLA on CPUs shape the loops (measured, 2 cores, per edge and pixel): a
-fused `lax.reduce` runs one pixel at a time (forward 5-12 ns, the six sums of the
-backward pass 8-10 ns), while elementwise code over a row of pixels inside `lax.scan`
-is vectorised (0.4-1 ns and 2-3 ns).
+Facts of XLA on CPUs that shape the loops (measured, per edge and pixel, one of 2 busy
+cores): a fused `lax.reduce` runs one pixel at a time (5-12 ns), elementwise code over a
+row of pixels inside `lax.scan` is vectorised (0.2-0.3 ns for 'max' with its winners);
+each array that a step returns has its own loop, which computes all it needs again.
+Edges too far away to win are drawn all the same: lists of those that may win, tile by
+tile, cost 12 ns per edge and tile, and their loops would be as long as the data says,
+on which all devices would first have to agree.
 
 Letters: B batch, E edges, H W image, P = H*W pixels.
 """
@@ -54,9 +58,9 @@ from img2graph import graph as graph_lib
 PROFILES = ('gaussian', 'antialias')
 COMPOSITIONS = ('max', 'sum', 'soft_or')
 
-# Edges drawn per step of the forward loop: each step reads and writes the whole image
-# once, so one edge is too few; above four nothing is gained.
-_FORWARD_EDGES = 4
+# The most edges drawn in one step of the forward loop: each step reads and writes the
+# whole image once.
+_FORWARD_EDGES = 16
 # Edges whose gradients are summed at once on CPUs: bounds memory and stays in cache.
 _BACKWARD_EDGES = 32
 # Pixels whose gradients 'max' works out at once (it needs about 17 floats for each).
@@ -272,10 +276,14 @@ def _axes(style, dtype):
 
 def _locate(edges, x, y):
   """Position along the line, signed distance across it, squared distance."""
-  along = x * edges.dx + (y * edges.dy + edges.c_along)
+  half = edges.length / 2
+  from_middle = x * edges.dx + (y * edges.dy + (edges.c_along - half))
   across = (y * edges.dx + edges.c_across) - x * edges.dy
-  beyond = along - jnp.clip(along, 0, edges.length)
-  return along, across, across**2 + beyond**2
+  beyond = jnp.abs(from_middle) - half
+  # `jnp.maximum` passes on a NaN, which costs five instructions in place of one; here
+  # `across` is NaN already.
+  beyond = jnp.where(beyond > 0, beyond, 0)
+  return from_middle + half, across, across**2 + beyond**2
 
 
 def _profile(style, edges, distance_sq):
@@ -303,8 +311,8 @@ def _loop_over_edges(style, edges, init, draw, *, no_weight=0.0):
   batch, count = edges.weight.shape
   x, y = _axes(style, edges.weight.dtype)
   x, y = x[None, None, :], y[None, :, None]
-  size = min(_FORWARD_EDGES, count)
-  steps = -(-count // size)
+  steps = -(-count // _FORWARD_EDGES)
+  size = -(-count // steps)
   more = steps * size - count
   edges = _pad(edges, more, no_weight)
   edges = _Edges(*(v.T.reshape(steps, size, batch) for v in edges))
@@ -520,71 +528,85 @@ def _sum_by_rows(style, slope, edges, index, maps):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _draw_max(style, start, end, weight, thickness):
   """max_e w_e L_e: `[B, H, W]`."""
-  return _forward_max(style, start, end, weight, thickness)[0]
+  return _find_max(style, start, end, weight, thickness, with_winner=False)[0]
 
 
-def _forward_max(style, start, end, weight, thickness):
+def _forward_max(style, *arrays):
+  image, winner = _find_max(style, *arrays, with_winner=True)
+  return image, (*arrays, winner)
+
+
+def _find_max(style, start, end, weight, thickness, *, with_winner):
+  """The image, and the number of each pixel's winning edge, int32, or None."""
   edges = _prepare(start, end, weight, thickness)
-
-  def take_larger(carry, index, edge, score):
-    best, winner = carry
-    # A NaN wins, and stays.
-    wins = (score > best) | (score != score)
-    return jnp.where(wins, score, best), jnp.where(wins, index, winner)
-
+  tiny = float(np.log(np.finfo(start.dtype).tiny))
   if style.profile == 'gaussian':
     # The largest logarithm: one exponential per pixel, and far from all edges, where
-    # the exponentials are all 0, still the right winner.
-    tiny = float(np.log(np.finfo(start.dtype).tiny))
+    # the exponentials are all 0, still the right winner. Lengths in units of the
+    # thickness save a division per edge and pixel.
     none = weight <= 0
     log_weight = jnp.where(none, tiny, jnp.log(jnp.where(none, 1, weight)))
+    lengths = ('dx', 'dy', 'c_along', 'c_across', 'length')
+    scaled = {name: getattr(edges, name) / thickness for name in lengths}
+    scored = edges._replace(weight=log_weight, **scaled)
+    no_weight = -jnp.inf
 
-    def draw(carry, index, edge, x, y):
-      score = edge.weight - _locate(edge, x, y)[2] / edge.thickness**2
-      return take_larger(carry, index, edge, score)
+    def score(edge, x, y):
+      return edge.weight - _locate(edge, x, y)[2]
 
-    best, winner = _loop_over_edges(
-      style,
-      edges._replace(weight=log_weight),
-      _maps(style, start, -jnp.inf, 0),
-      draw,
-      no_weight=-jnp.inf,
-    )
-    image = jnp.where(best <= tiny, 0, jnp.exp(best))
   else:
+    scored, no_weight = edges, 0.0
 
-    def draw(carry, index, edge, x, y):
-      score = edge.weight * _profile(style, edge, _locate(edge, x, y)[2])
-      return take_larger(carry, index, edge, score)
+    def score(edge, x, y):
+      return edge.weight * _profile(style, edge, _locate(edge, x, y)[2])
 
-    image, winner = _loop_over_edges(style, edges, _maps(style, start, -1.0, 0), draw)
-  return image, (start, end, weight, thickness, winner.astype(jnp.int32))
+  def take_larger(carry, index, edge, x, y):
+    new = score(edge, x, y)
+    if not with_winner:
+      return (jnp.where(new > carry[0], new, carry[0]),)
+    best, winner = carry[0].real, carry[0].imag
+    wins = new > best
+    best, winner = jnp.where(wins, new, best), jnp.where(wins, index, winner)
+    return (lax.complex(best, winner),)
+
+  # One complex number, since XLA on CPUs has one loop for each array that a step
+  # returns: with two, all distances are computed twice.
+  init, zero = _maps(style, start, -jnp.inf, 0)
+  init = lax.complex(init, zero) if with_winner else init
+  (found,) = _loop_over_edges(style, scored, (init,), take_larger, no_weight=no_weight)
+  image = found.real
+  if style.profile == 'gaussian':
+    image = jnp.where(image <= tiny, 0, jnp.exp(image))
+  # In the loop a NaN would lose, unseen.
+  unknown = jnp.isnan(sum(scored)).any(1)[:, None, None]
+  image = jnp.where(unknown, jnp.nan, image)
+  return image, found.imag.astype(jnp.int32) if with_winner else None
 
 
 def _backward_max(style, kept, grad):
   *arrays, winner = kept
   edges = _prepare(*arrays)
   batch, count = edges.weight.shape
-  # All of an edge's numbers as one row: one gather instead of nine is 3 to 5 times
-  # faster. Large images go through in bands of rows, for memory.
-  table = jnp.stack(edges, axis=-1)
+  # Large images go through in bands of rows, for memory.
   wanted = max(1, min(style.height, winner.size // _BACKWARD_PIXELS))
   bands = next(d for d in range(wanted, 0, -1) if style.height % d == 0)
   x, y = np.meshgrid(*_axes(style, grad.dtype))
   pixels = tuple(jnp.asarray(v.reshape(bands, 1, -1)) for v in (x, y))
   maps = tuple(jnp.moveaxis(v.reshape(batch, bands, -1), 1, 0) for v in (winner, grad))
-  add = jax.vmap(functools.partial(jax.ops.segment_sum, num_segments=count))
+  take = jax.vmap(lambda v, i: v.at[i].get(mode='promise_in_bounds'))
+  add = jax.vmap(lambda s, i, v: s.at[i].add(v, mode='promise_in_bounds'))
 
   def add_band(sums, inputs):
     x, y, winner, grad = inputs
-    won = jnp.take_along_axis(table, winner[..., None], axis=1)
-    won = _Edges(*jnp.moveaxis(won, -1, 0))
-    terms = _terms(style, won, x, y, lambda value: grad)
-    return sums + add(jnp.stack(terms, axis=-1), winner), None
+    won = _Edges(*(take(v, winner) for v in edges))
+    # The barrier, and a map for each number rather than a row for each pixel, keep
+    # the loops over pixels vectorised.
+    terms = lax.optimization_barrier(_terms(style, won, x, y, lambda value: grad))
+    return _Sums(*(add(s, winner, v) for s, v in zip(sums, terms, strict=True))), None
 
-  sums = jnp.zeros((batch, count, len(_Sums._fields)), grad.dtype)
-  sums, _ = lax.scan(add_band, sums, (*pixels, *maps))
-  return _finish(style, edges, _Sums(*jnp.moveaxis(sums, -1, 0)))
+  init = _Sums(*(jnp.zeros((batch, count), grad.dtype) for _ in _Sums._fields))
+  sums, _ = lax.scan(add_band, init, (*pixels, *maps))
+  return _finish(style, edges, sums)
 
 
 _draw_max.defvjp(_forward_max, _backward_max)

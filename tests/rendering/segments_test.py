@@ -159,6 +159,89 @@ def test_gradients_have_the_shapes_of_the_inputs(shape):
   )
 
 
+def plain_first(start, end, weight, thickness, *, height, width):
+  """Plain 'max' whose gradient goes to the first of several equal edges."""
+  one = dict(height=height, width=width, profile='gaussian', compose='sum')
+  alone = [
+    plain_draw(*(v[:, e : e + 1] for v in (start, end, weight, thickness)), **one)
+    for e in range(start.shape[1])
+  ]
+  ink = jnp.stack(alone)
+  return jnp.take_along_axis(ink, ink.argmax(0)[None], axis=0)[0]
+
+
+def nodes_grads(function, senders, receivers, nodes, weight, thickness):
+  """Gradients of a random loss with respect to nodes, weights and thicknesses."""
+  cotangent = np.random.default_rng(9).normal(size=(len(nodes), 9, 14))
+
+  def loss(nodes, weight, thickness):
+    arrays = nodes[:, senders], nodes[:, receivers], weight, thickness
+    return (function(*arrays) * cotangent).sum()
+
+  grads = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(nodes, weight, thickness)
+  return [np.asarray(g) for g in grads]
+
+
+def test_ties_of_max_have_the_gradient_of_the_first():
+  # Each edge twice, and the copies first in one order, then in the other.
+  with jax.enable_x64(True):
+    arrays = random_edges(4, 2, 4, np.float64)
+    arrays = [np.concatenate([v, v[:, ::-1]], axis=1) for v in arrays]
+    cotangent = np.random.default_rng(9).normal(size=(2, 9, 14))
+
+    def grads(function):
+      found = jax.jit(lambda arrays: jax.vjp(function, *arrays)[1](cotangent))(arrays)
+      return [np.asarray(g) for g in found]
+
+    actual = grads(draw('gaussian', 'max', 9, 14))
+    expected = grads(functools.partial(plain_first, height=9, width=14))
+  chex.assert_trees_all_close(actual, expected, rtol=1e-8, atol=1e-8)
+  assert all((g[:, 4:] == 0).all() for g in actual)
+
+
+def test_edges_that_share_an_end_share_what_autodiff_gives_to_it():
+  # Equal weights: nearest to a node, all its edges are equally near.
+  senders, receivers = np.triu_indices(4, 1)
+  with jax.enable_x64(True):
+    nodes = np.random.default_rng(1).uniform(-0.5, 0.5, (2, 4, 2))
+    inputs = senders, receivers, nodes, np.full((2, 6), 0.7), np.full((2, 6), 0.2)
+    plain = functools.partial(plain_first, height=9, width=14)
+    actual = nodes_grads(draw('gaussian', 'max', 9, 14), *inputs)
+    expected = nodes_grads(plain, *inputs)
+  np.testing.assert_allclose(actual[0], expected[0], rtol=1e-8)
+  for a, b in zip(actual[1:], expected[1:], strict=True):
+    np.testing.assert_allclose(a.sum(1), b.sum(1), rtol=1e-8)
+
+
+def test_edges_far_away_change_nothing():
+  arrays = random_edges(11, 2, 5)
+  far = np.random.default_rng(2).uniform(20, 900, (2, 2, 30, 2)).astype(np.float32)
+  weight = np.full((2, 30), 0.95, np.float32)
+  far = (*far, weight, np.full((2, 30), 0.05, np.float32))
+  both = [np.concatenate(v, axis=1) for v in zip(far, arrays, strict=True)]
+
+  def image_and_grads(arrays):
+    image, pull = jax.vjp(draw('gaussian', 'max'), *arrays)
+    return image, pull(jnp.ones_like(image))
+
+  image, grads = jax.jit(image_and_grads)(both)
+  expected_image, expected_grads = jax.jit(image_and_grads)(arrays)
+  # The same numbers come in other steps of the loop, in which nothing else differs.
+  np.testing.assert_allclose(image, expected_image, atol=1e-6)
+  for grad, expected in zip(grads, expected_grads, strict=True):
+    np.testing.assert_allclose(grad[:, 30:], expected, rtol=1e-4, atol=1e-5)
+    assert (grad[:, :30] == 0).all()
+
+
+@pytest.mark.parametrize('profile', segments.PROFILES)
+def test_max_draws_the_same_with_and_without_winners(profile):
+  arrays = [jnp.asarray(v) for v in random_edges(12, 2, 19)]
+  style = segments._Style(10, 8, profile, 0.2)
+  alone = jax.jit(functools.partial(segments._draw_max, style))(*arrays)
+  image, _ = jax.jit(functools.partial(segments._forward_max, style))(*arrays)
+  np.testing.assert_allclose(alone, image, rtol=1e-6, atol=1e-7)
+
+
 def test_gaussian_falls_to_one_over_e_at_the_thickness():
   image = draw('gaussian', 'max', 40, 40)(
     jnp.array([[[-1.0, -0.025]]]), jnp.array([[[1.0, -0.025]]]), jnp.ones(1), 0.1
@@ -329,6 +412,27 @@ def test_memory_stays_far_below_one_image_per_edge(profile, compose):
   memory = jax.jit(grads).lower(*arrays).compile().memory_analysis()
   one_image_per_edge = 8 * 120 * 128 * 128 * 4
   assert memory.temp_size_in_bytes < one_image_per_edge / 5
+
+
+def test_memory_of_max_does_not_grow_with_the_edges():
+  def temporary(edges):
+    shapes = [(4, edges, 2), (4, edges, 2), (4, edges), (4, edges)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+    def grads(*arrays):
+      function = draw('gaussian', 'max', 64, 64)
+      return jax.grad(lambda *a: (function(*a) ** 2).sum(), argnums=(0, 1, 2, 3))(
+        *arrays
+      )
+
+    memory = jax.jit(grads).lower(*arrays).compile().memory_analysis()
+    return memory.temp_size_in_bytes
+
+  image = 4 * 64 * 64 * 4
+  few, many = temporary(32), temporary(1920)
+  # What there is of an edge (ends, weight, frame, sums) is not an image.
+  assert many < few + 4 * 1920 * 4 * 60
+  assert many < 60 * image
 
 
 @pytest.mark.parametrize(
