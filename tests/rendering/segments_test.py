@@ -215,7 +215,10 @@ def test_edges_that_share_an_end_share_what_autodiff_gives_to_it():
 
 def test_edges_far_away_change_nothing():
   arrays = random_edges(11, 2, 5)
-  far = np.random.default_rng(2).uniform(20, 900, (2, 2, 30, 2)).astype(np.float32)
+  # Their lines, continued, go through the middle of the image.
+  angle = np.random.default_rng(2).uniform(0, 2 * np.pi, (2, 30))
+  ray = np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
+  far = 20 * ray, 900 * ray
   weight = np.full((2, 30), 0.95, np.float32)
   far = (*far, weight, np.full((2, 30), 0.05, np.float32))
   both = [np.concatenate(v, axis=1) for v in zip(far, arrays, strict=True)]
