@@ -151,8 +151,8 @@ def build(affinity, *, files, neighbours=5, threshold=None, name=None, model=Non
   if len(files) < 2:
     raise ValueError(f'an affinity graph needs two images or more; got {len(files)}.')
   pairs = strong_pairs(affinity, neighbours=neighbours, threshold=threshold)
-  # Room for four images of each.
-  side = int(np.clip(2 * _IMAGE * math.sqrt(len(files)), *_SIDES))
+  # Room for nine times the images.
+  side = int(np.clip(3 * _IMAGE * math.sqrt(len(files)), *_SIDES))
   margin = _IMAGE
   document = formats.Document(
     nodes_px=np.zeros((len(files), 2)),
@@ -162,7 +162,8 @@ def build(affinity, *, files, neighbours=5, threshold=None, name=None, model=Non
     height=side,
     model=model,
     node_files=[str(file) for file in files],
-    edge_affinity=np.asarray(affinity, float)[pairs[:, 0], pairs[:, 1]],
+    # float32 knows no more digits.
+    edge_affinity=[float(f'{affinity[i, j]:.7g}') for i, j in pairs],
   )
   nodes_px = margin + _lay_out(document) * (side - 2 * margin)
   return dataclasses.replace(document, nodes_px=np.round(nodes_px, 1))
