@@ -9,7 +9,7 @@ networks (`benchmarks/resnet_twin.py`). Three things are measured:
   step       training steps of ResNet-20 at the paper's batch size, by cross entropy,
              here and in PyTorch, eager and compiled
   overhead   the same step here with and without the affinity loss
-  library    the same step here where XLA leaves convolutions to Eigen (`EIGEN`)
+  options    the same step here without `parallel.compiler_options`
 All are timed in turns, while the others wait; a figure is the median over the rounds, a
 ratio the median of each round's ratio. '_cpu' is processor time, which hardly changes
 when other programs use the machine.
@@ -49,9 +49,6 @@ NETWORKS = {
   **{f'ResNet-{d}': ('imagenet', d, 200, 64) for d in (18, 50, 101)},
 }
 TOLERANCE = 1e-4
-# On processors XLA 0.10 leaves convolutions to YNNPACK, which takes many times as long
-# as Eigen where the kernel is as large as the image: the gradient of the weights.
-EIGEN = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}
 
 
 class TorchSide:
@@ -90,7 +87,7 @@ class TorchSide:
 class JaxSide:
   """A training step of configs/affinity.py on one batch."""
 
-  def __init__(self, recipe, batch, compiler_options=None):
+  def __init__(self, recipe, batch, compiler_options):
     c = affinity.get_config(f'{recipe},paper')
     method = methods.build(train_steps=c.train_steps, precision=c.precision, **c.method)
     tx, learning_rate = optim.build(
@@ -230,9 +227,10 @@ def main(argv=None):
     )
     path = folder / 'step.npz'
     save(path, variables, batch['image'], batch['label'], ('cifar', 20, 10))
-    sides = {'base': JaxSide('base', batch), 'affinity': JaxSide('affinity', batch)}
-    if jax.default_backend() == 'cpu':
-      sides['base_eigen'] = JaxSide('base', batch, EIGEN)
+    options = parallel.compiler_options()
+    sides = {name: JaxSide(name, batch, options) for name in ('base', 'affinity')}
+    if options:
+      sides['base_without_options'] = JaxSide('base', batch, None)
     for name, compiled in (('torch', False), ('torch_compiled', True)):
       sides[name] = TorchSide(
         arguments.torch_python, path, threads=arguments.threads, compiled=compiled
