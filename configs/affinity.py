@@ -99,6 +99,7 @@ def get_config(variant='affinity,paper'):
   if scale == 'smoke':
     c.train_steps, c.batch_size = 2, 8
     c.method.network.depth = 8
+    c.eval.valid.most = c.eval.test.most = 64
     c.eval_every = c.checkpoint_every = c.log_every = 1
     c.eval.batch_size = 8
   return c
@@ -120,6 +121,9 @@ TABLES = {
   'diagonal': 'Affinity of an image to itself, in or out',
   '4': 'Run time and memory (Table 4)',
 }
+
+# How `launch.figures` draws a table; see its top.
+FIGURES = {'3': 'features', 'gamma': 'curves', 'weight': 'curves'}
 
 _ACCURACY = dict(
   columns={

@@ -112,7 +112,8 @@ def headline(scores):
     scores: `{part: what `evaluate` returns}`.
   """
   return {
-    f'{part}_accuracy': 100 * scores[part]['accuracy']
+    f'{part}_{name}': 100 * scores[part][name]
     for part in ('valid', 'test')
+    for name in ('accuracy', 'target_mass')
     if 'accuracy' in scores.get(part, {})
   }

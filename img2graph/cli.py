@@ -1,4 +1,4 @@
-"""The `img2graph` command: predict, render, score and convert graphs.
+"""The `img2graph` command: predict, render, score, convert and affinity graphs.
 
 Exit status: 0 done; 1 the machine would not (a full disk, no permission to write);
 2 a mistake in what was asked for, or a bad file among the inputs, the good ones of
@@ -11,6 +11,7 @@ import contextlib
 import functools
 import glob
 import json
+import math
 import os
 import pathlib
 import sys
@@ -106,6 +107,21 @@ The suffixes name the formats: %s."""
 _CONVERT_EPILOG = """examples:
   img2graph convert graph.json graph.graphml
   img2graph convert graph.svg graph.dot"""
+
+_AFFINITY = """Finds which images a trained classifier sees as alike.
+
+IMAGE is a file, a folder or a pattern, as predict takes them; each is stretched to the
+side of the classifier's images. DIR/affinity.FORMAT is a graph whose nodes are the
+images, with their file, and whose edges are the strong affinities, with their value:
+minus half the squared distance of the features (docs/affinity.md). DIR/affinity.png is
+its picture; positions are pixels of it. Needs the package networkx.
+
+A bad file gets a sentence and exit status 2; the graph is that of the others."""
+
+_AFFINITY_EPILOG = """examples:
+  img2graph affinity photos/ --weights=runs/affinity --output=graph
+  img2graph affinity 'photos/*.png' --weights=weights.npz --output=graph --neighbours=3
+  img2graph affinity photos/ --weights=runs/affinity --output=graph --threshold=-2"""
 
 _CONVERT_VGG = """Extracts what AutoLink's perceptual loss needs of VGG16.
 
@@ -346,6 +362,58 @@ def _parser():
   convert.add_argument('input', metavar='IN', help='graph file to read')
   convert.add_argument('output', metavar='OUT', help='graph file to write')
 
+  affinity = add(
+    'affinity',
+    _affinity,
+    'link images that a classifier sees as alike',
+    _AFFINITY,
+    _AFFINITY_EPILOG,
+  )
+  affinity.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
+  affinity.add_argument(
+    '--weights',
+    required=True,
+    metavar='RUN',
+    help='folder of a run of configs/affinity.py, or its weights.npz',
+  )
+  affinity.add_argument(
+    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
+  )
+  affinity.add_argument(
+    '--format',
+    type=_formats,
+    default=('json',),
+    metavar='FORMAT,...',
+    help=f'of {", ".join(FORMATS)} (default: json)',
+  )
+  affinity.add_argument(
+    '--neighbours',
+    type=_natural,
+    default=5,
+    metavar='K',
+    help='link images of which one is among the K most alike to the other; 0: any two'
+    ' (default: 5)',
+  )
+  affinity.add_argument(
+    '--threshold',
+    type=_finite,
+    metavar='A',
+    help='and whose affinity is no less than this, -2 for example (default: any)',
+  )
+  affinity.add_argument(
+    '--batch_size',
+    type=_positive,
+    default=128,
+    metavar='N',
+    help='images at a time (default: 128)',
+  )
+  affinity.add_argument(
+    '--picture',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='whether to write the picture (default: yes)',
+  )
+
   vgg = add(
     'convert-vgg',
     _convert_vgg,
@@ -374,7 +442,8 @@ def _predict(arguments):
     return _MISTAKE
   output = pathlib.Path(arguments.output)
   names = _output_names(paths)
-  _check_overwriting(output, names, arguments)
+  overlay = '_overlay.png' if arguments.overlay else None
+  _check_overwriting(output, names, arguments.format, overlay)
   _prepare_folder(output)
   # From here on it takes seconds.
   from img2graph import formats
@@ -669,6 +738,56 @@ def _convert(arguments):
   return _DONE
 
 
+def _affinity(arguments):
+  """One graph of many images; bad files are told and left out."""
+  problems = []
+
+  def report(path, error):
+    problems.append(path)
+    _complain(_sentence(error, path))
+
+  paths = _expand(arguments.images, report)
+  if not paths:
+    return _MISTAKE
+  output = pathlib.Path(arguments.output)
+  names = dict.fromkeys(paths, 'affinity')
+  picture = '.png' if arguments.picture else None
+  _check_overwriting(output, names, arguments.format, picture)
+  _prepare_folder(output)
+  import numpy as np
+
+  from img2graph import affinity_graph
+  from img2graph import formats
+  from img2graph import plotting
+  from img2graph import predict
+
+  with _mistakes():
+    classifier = affinity_graph.load(arguments.weights)
+    found = dict(predict.load_ahead(paths, classifier.read, on_error=report))
+    images = list(found.values())
+    if len(images) < 2:
+      raise _Mistake(f'an affinity graph needs two images or more; got {len(images)}.')
+    document = affinity_graph.build(
+      classifier.affinity(np.stack(images), batch_size=arguments.batch_size),
+      files=list(found),
+      neighbours=arguments.neighbours,
+      threshold=arguments.threshold,
+      name='affinity.png' if arguments.picture else None,
+      model=classifier.name,
+    )
+  for name in arguments.format:
+    formats.write(document, output / f'affinity.{name}')
+  if arguments.picture:
+    picture = affinity_graph.draw(document, images)
+    plotting.save_png(output / 'affinity.png', picture)
+  print(
+    f'{_count(len(images), "image")} and {_count(len(document.edges), "edge")} in '
+    f'{output}.',
+    file=sys.stderr,
+  )
+  return _MISTAKE if problems else _DONE
+
+
 def _convert_vgg(arguments):
   """The convolutions of VGG16, from PyTorch's file to a small one."""
   output = pathlib.Path(arguments.output)
@@ -766,10 +885,10 @@ def _output_names(paths):
       level[path] += 1
 
 
-def _check_overwriting(output, names, arguments):
+def _check_overwriting(output, names, kinds, picture):
   """Refuses to write over an image that is to be read."""
-  suffixes = [f'.{name}' for name in arguments.format]
-  suffixes += ['_overlay.png'] if arguments.overlay else []
+  suffixes = [f'.{name}' for name in kinds]
+  suffixes += [picture] if picture else []
   inputs = {os.path.realpath(path) for path in names}
   for name in names.values():
     for suffix in suffixes:
@@ -904,6 +1023,10 @@ def _positive(text):
 
 def _positive_float(text):
   return _number(text, float, 'a number above 0', lambda v: 0 < v < float('inf'))
+
+
+def _finite(text):
+  return _number(text, float, 'a number', math.isfinite)
 
 
 def _fraction(text):

@@ -18,6 +18,9 @@ holds all of it, and a number is written with the fewest digits that read back e
             edges [1, e, 2], num_edges [1], as in archives of many graphs; beside
             them the exact nodes_px, node_ids, node_prob, edge_prob, and the image
 
+A graph of images (`affinity_graph`) has two things more: nodes have a file, edges an
+affinity. In npz these are node_files and edge_affinity.
+
 Where a file leaves out a probability it is 1; what says nothing of the image leaves it
 None. Reading raises ValueError, one sentence with the file and the problem. Writing is
 atomic: there is the whole file or what was there before.
@@ -54,6 +57,9 @@ _FLAT_NAMES = {
   'model': 'model',
 }
 
+# What graphs of images have beside.
+_OF_IMAGES = ('node_files', 'edge_affinity')
+
 _EDGE_COLOUR, _NODE_COLOUR = '#1f77b4', '#d62728'
 
 
@@ -75,6 +81,8 @@ class Document:
     width: width of the image in pixels, or None if unknown, then height is None too.
     height: height of the image in pixels, or None.
     model: what found the graph, or None.
+    node_files: names of the image files that the nodes stand for, `[n]` texts, or None.
+    edge_affinity: `[e]` float64, finite, or None.
 
   Raises:
     ValueError: something of this does not hold; the message says what.
@@ -89,6 +97,8 @@ class Document:
   width: int | None = None
   height: int | None = None
   model: str | None = None
+  node_files: Any = None
+  edge_affinity: Any = None
 
   def __post_init__(self):
     nodes_px = _array(self.nodes_px, float, (-1, 2), 'nodes')
@@ -101,6 +111,18 @@ class Document:
     node_prob = _array(node_prob, float, (n,), 'node probabilities')
     edge_prob = np.ones(e) if self.edge_prob is None else self.edge_prob
     edge_prob = _array(edge_prob, float, (e,), 'edge probabilities')
+    # What is empty reads back as what is not there.
+    affinity = self.edge_affinity if e else None
+    files_of_nodes = self.node_files if n else None
+    if affinity is not None:
+      affinity = _array(affinity, float, (e,), 'affinities')
+      if not np.isfinite(affinity).all():
+        raise ValueError('an affinity is not finite.')
+    if files_of_nodes is not None:
+      files_of_nodes = tuple(files_of_nodes)
+      texts = all(isinstance(name, str) for name in files_of_nodes)
+      if len(files_of_nodes) != n or not texts:
+        raise ValueError(f'{n} nodes need as many files, texts, or none at all.')
 
     for k in np.flatnonzero(~np.isfinite(nodes_px).all(axis=1)):
       raise ValueError(f'node {node_ids[k]} has a coordinate that is not finite.')
@@ -120,6 +142,7 @@ class Document:
     edges = np.sort(edges, axis=1)
     order = np.lexsort((edges[:, 1], edges[:, 0]))
     edges, edge_prob = edges[order], edge_prob[order]
+    affinity = None if affinity is None else affinity[order]
     for i, _ in edges[edges[:, 0] == edges[:, 1]]:
       raise ValueError(f'an edge joins node {node_ids[i]} with itself.')
     for i, j in edges[1:][(edges[1:] == edges[:-1]).all(axis=1)]:
@@ -146,6 +169,8 @@ class Document:
       ('node_prob', node_prob),
       ('edge_prob', edge_prob),
       ('node_ids', node_ids),
+      ('edge_affinity', affinity),
+      ('node_files', files_of_nodes),
     ):
       object.__setattr__(self, name, value)
 
@@ -286,9 +311,11 @@ def write_graphml(document, path):
     '<?xml version="1.0" encoding="UTF-8"?>',
     '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
   ]
+  node_names = ['x', 'y', 'prob'] + ['file'] * (document.node_files is not None)
+  edge_names = ['prob'] + ['affinity'] * (document.edge_affinity is not None)
   keys = [('graph', name, kinds.get(name, 'string')) for name in values]
-  keys += [('node', name, 'double') for name in ('x', 'y', 'prob')]
-  keys += [('edge', 'prob', 'double')]
+  keys += [('node', n, 'string' if n == 'file' else 'double') for n in node_names]
+  keys += [('edge', name, 'double') for name in edge_names]
   for where, name, kind in keys:
     lines.append(
       f'  <key id="{where}_{name}" for="{where}" attr.name="{name}" '
@@ -299,17 +326,20 @@ def write_graphml(document, path):
     if value is not None:
       lines.append(f'    <data key="graph_{name}">{_escape_xml(str(value))}</data>')
   for node in _node_dicts(document):
-    data = (
-      f'<data key="node_{key}">{node[key]!r}</data>' for key in ('x', 'y', 'prob')
-    )
-    lines.append(f'    <node id="{node["id"]}">{"".join(data)}</node>')
+    data = _graphml_data('node', node, node_names)
+    lines.append(f'    <node id="{node["id"]}">{data}</node>')
   for edge in _edge_dicts(document):
-    lines.append(
-      f'    <edge source="{edge["source"]}" target="{edge["target"]}">'
-      f'<data key="edge_prob">{edge["prob"]!r}</data></edge>'
-    )
+    ends = f'source="{edge["source"]}" target="{edge["target"]}"'
+    lines.append(f'    <edge {ends}>{_graphml_data("edge", edge, edge_names)}</edge>')
   lines += ['  </graph>', '</graphml>', '']
   files.write_atomically(path, '\n'.join(lines).encode())
+
+
+def _graphml_data(where, values, names):
+  return ''.join(
+    f'<data key="{where}_{name}">{_escape_xml(str(values[name]))}</data>'
+    for name in names
+  )
 
 
 def read_graphml(path):
@@ -373,6 +403,7 @@ def write_svg(document, path, *, background=None):
       'fill-opacity': _opacity(node['prob']),
       'data-id': node['id'],
       'data-prob': node['prob'],
+      'data-file': node.get('file'),
     }
     lines.append('    ' + _tag('circle', circle))
   lines += ['  </g>', '</svg>', '']
@@ -402,8 +433,8 @@ def write_dot(document, path):
     node['pos'] = f'{node["x"]!r},{height - node["y"]!r}!'
     lines.append(f'  {name} [{_dot_attributes(node)}];')
   for edge in _edge_dicts(document):
-    prob = _dot_attributes({'prob': edge['prob']})
-    lines.append(f'  {edge["source"]} -- {edge["target"]} [{prob}];')
+    ends = f'{edge.pop("source")} -- {edge.pop("target")}'
+    lines.append(f'  {ends} [{_dot_attributes(edge)}];')
   lines += ['}', '']
   # A file name may hold what UTF-8 cannot: half of a surrogate pair.
   files.write_atomically(path, '\n'.join(lines).encode(errors='replace'))
@@ -432,6 +463,9 @@ def write_npz(document, path):
   for name, flat_name in _FLAT_NAMES.items():
     if getattr(document, name) is not None:
       arrays[flat_name] = np.array(getattr(document, name))
+  for name in _OF_IMAGES:
+    if getattr(document, name) is not None:
+      arrays[name] = np.array(getattr(document, name))
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
   files.write_atomically(path, buffer.getvalue())
@@ -445,8 +479,8 @@ def read_npz(path):
 def to_networkx(document):
   """A `networkx.Graph`: nodes are the ids with x, y, prob (pixels), edges have prob.
 
-  Format, file, width, height and model are attributes of the graph, left out where
-  they are None.
+  Nodes have file, and edges affinity, if the document has them. Format, file, width,
+  height and model are attributes of the graph. What is None is left out.
   """
   networkx = _networkx()
   values = {'format': FORMAT, **_image_dict(document), 'model': document.model}
@@ -454,7 +488,7 @@ def to_networkx(document):
   for node in _node_dicts(document):
     result.add_node(node.pop('id'), **node)
   for edge in _edge_dicts(document):
-    result.add_edge(edge['source'], edge['target'], prob=edge['prob'])
+    result.add_edge(edge.pop('source'), edge.pop('target'), **edge)
   return result
 
 
@@ -555,24 +589,41 @@ def _assemble(nodes, edges, image, model):
     width=image.get('width'),
     height=image.get('height'),
     model=model,
+    node_files=_of_all(nodes, 'file'),
+    edge_affinity=_of_all(edges, 'affinity'),
   )
 
 
+def _of_all(items, name):
+  """The values of all items, or None where one has none."""
+  return [item[name] for item in items] if all(name in i for i in items) else None
+
+
 def _node_dicts(document):
-  """`[{id, x, y, prob}]` in Python numbers."""
+  """`[{id, x, y, prob}]` in Python numbers, and the file if there are any."""
   names = ('id', 'x', 'y', 'prob')
   columns = (document.node_ids, *document.nodes_px.T, document.node_prob)
   rows = zip(*(column.tolist() for column in columns), strict=True)
-  return [dict(zip(names, row, strict=True)) for row in rows]
+  found = [dict(zip(names, row, strict=True)) for row in rows]
+  return _with(found, 'file', document.node_files)
 
 
 def _edge_dicts(document):
-  """`[{source, target, prob}]` in Python numbers, ends as node ids."""
+  """`[{source, target, prob}]` in Python numbers, and the affinity if there are any."""
   ends = document.node_ids[document.edges].tolist()
-  return [
+  found = [
     {'source': source, 'target': target, 'prob': prob}
     for (source, target), prob in zip(ends, document.edge_prob.tolist(), strict=True)
   ]
+  affinity = document.edge_affinity
+  return _with(found, 'affinity', None if affinity is None else affinity.tolist())
+
+
+def _with(items, name, values):
+  """Dictionaries with one value more each, or as they are if there are none."""
+  if values is None:
+    return items
+  return [item | {name: value} for item, value in zip(items, values, strict=True)]
 
 
 def _image_dict(document):
@@ -732,12 +783,10 @@ def _from_graphml(root):
   if graph is None:
     raise ValueError('it has no <graph>.')
   nodes = [
-    {**_numbers(values(node), ('x', 'y', 'prob')), **_numbers(node.attrib, ('id',))}
-    for node in graph.findall('node')
+    _node_values({**values(node), **node.attrib}) for node in graph.findall('node')
   ]
   edges = [
-    {**_numbers(values(edge), ('prob',)), **_numbers(edge.attrib, ('source', 'target'))}
-    for edge in graph.findall('edge')
+    _edge_values({**values(edge), **edge.attrib}) for edge in graph.findall('edge')
   ]
   about = values(graph)
   image = {'file': about.get('file'), **_numbers(about, ('width', 'height'))}
@@ -750,22 +799,24 @@ def _from_svg(root):
     if 'transform' in element.attrib:
       raise ValueError(f'a <{element.tag}> has a transform, which moves its nodes.')
 
-  def data(element, names, renamed=None):
-    keys = {f'data-{name}': name for name in names} | (renamed or {})
-    found = {keys[k]: v for k, v in element.attrib.items() if k in keys}
-    return _numbers(found, found)
+  def data(element):
+    keys = {'cx': 'x', 'cy': 'y'}
+    return {keys.get(k, k.removeprefix('data-')): v for k, v in element.attrib.items()}
 
   nodes = [
-    data(element, ('id', 'prob'), {'cx': 'x', 'cy': 'y'})
+    _node_values(data(element))
     for element in root.iter('circle')
     if 'data-id' in element.attrib
   ]
   edges = [
-    data(element, ('source', 'target', 'prob'))
+    _edge_values(data(element))
     for element in root.iter('line')
     if 'data-source' in element.attrib
   ]
-  image = {'file': root.get('data-file'), **data(root, ('width', 'height'))}
+  sizes = {
+    n: v for n in ('width', 'height') if (v := root.get(f'data-{n}')) is not None
+  }
+  image = {'file': root.get('data-file'), **_numbers(sizes, sizes)}
   return _assemble(nodes, edges, image, root.get('data-model'))
 
 
@@ -903,8 +954,8 @@ def _from_dot(text):
   sizes = {'width': about.get('image_width'), 'height': about.get('image_height')}
   sizes = {name: text for name, text in sizes.items() if text is not None}
   return _assemble(
-    [_numbers(node, ('id', 'x', 'y', 'prob')) for node in nodes],
-    [_numbers(edge, ('source', 'target', 'prob')) for edge in edges],
+    [_node_values(node) for node in nodes],
+    [_edge_values(edge) for edge in edges],
     {'file': about.get('image_file'), **_numbers(sizes, sizes)},
     about.get('model'),
   )
@@ -950,6 +1001,7 @@ def _from_npz(data):
       for name, flat_name in _FLAT_NAMES.items()
       if flat_name in arrays
     },
+    **{name: arrays[name].tolist() for name in _OF_IMAGES if name in arrays},
   )
 
 
@@ -1015,6 +1067,16 @@ def _numbers(texts, names):
           f'{name} must be a number; got {reprlib.repr(texts[name])}.'
         ) from None
   return result
+
+
+def _node_values(texts):
+  """What belongs to a node, of texts by name."""
+  found = _numbers(texts, ('id', 'x', 'y', 'prob'))
+  return found | {name: texts[name] for name in ('file',) if name in texts}
+
+
+def _edge_values(texts):
+  return _numbers(texts, ('source', 'target', 'prob', 'affinity'))
 
 
 def _array(values, dtype, shape, what):

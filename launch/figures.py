@@ -1,21 +1,31 @@
-"""Draws what the first seed of each recipe of a table sees: the paper's Figure 3.
+"""Draws what the runs of a table found.
 
   python -m launch.figures --paper=image_graph_image --table=1 --scale=cpu
 
-Takes the weights that `launch.tables` left in the workdir, and draws the first images
-of the evaluation: the image with its true graph, and for each recipe its drawing, where
-it makes one, its graph and its adjacency matrix. Recipes whose cell is not done are
-left out. Writes results/PAPER/figure_TABLE_SCALE.png.
+Takes what `launch.tables` left in the workdir, and leaves out cells that are not done.
+`FIGURES[TABLE]` of configs/PAPER.py says what is drawn:
+  graphs    (unless another is said) of the first images of the evaluation the image
+            with its true graph, and for the first seed of each recipe its drawing,
+            where it makes one, its graph and its adjacency matrix
+  curves    of each row the error and the target mass in validation over the epochs,
+            means of the seeds that have them: Figure 5 of affinity supervision
+  features  for the first seed of each recipe's first row, the features of test images
+            by t-SNE, coloured by class, which needs scikit-learn: its Figure 6
+Writes results/PAPER/figure_TABLE_SCALE.png.
 """
 
+import json
 import pathlib
 import sys
 
 import jax
+import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
 
+from img2graph import affinity_graph
+from img2graph import charts
 from img2graph import data
 from img2graph import plotting
 from img2graph import weights
@@ -23,7 +33,8 @@ from img2graph.data import sources
 from img2graph.training import errors
 from launch import tables
 
-_ROWS = flags.DEFINE_integer('rows', 6, 'How many images.')
+_ROWS = flags.DEFINE_integer('rows', 6, 'How many images, of graphs.')
+_POINTS = flags.DEFINE_integer('points', 2_000, 'How many images, of features.')
 
 
 def batch_of(config, count):
@@ -36,8 +47,8 @@ def batch_of(config, count):
   return sources.as_float(batch)
 
 
-def draw(found, workdir, *, rows):
-  """The figure.
+def draw_graphs(found, workdir, *, rows):
+  """The figure of graphs.
 
   Args:
     found: cells of `tables.cells_of`, of one seed.
@@ -50,13 +61,8 @@ def draw(found, workdir, *, rows):
   Raises:
     errors.UserError: there are no weights.
   """
-  paths = [pathlib.Path(workdir) / cell.name / 'weights.npz' for cell in found]
-  if not any(path.exists() for path in paths):
-    raise errors.UserError(f'there are no weights of this table in {workdir}.')
   pictures = {}
-  for cell, path in zip(found, paths, strict=True):
-    if not path.exists():
-      continue
+  for cell, path in _done(found, workdir, 'weights.npz'):
     method, variables, _ = weights.load_method(path)
     # Recipes may see images of other sizes, but not of other shapes.
     batch = jax.device_get(batch_of(cell.config, rows))
@@ -79,6 +85,108 @@ def draw(found, workdir, *, rows):
   return plotting.beside(pictures)
 
 
+def _done(found, workdir, file):
+  """(cell, path) of the cells whose folder has a file."""
+  paths = ((cell, pathlib.Path(workdir) / cell.name / file) for cell in found)
+  paths = [(cell, path) for cell, path in paths if path.exists()]
+  if not paths:
+    raise errors.UserError(f'there are no {file} of this table in {workdir}.')
+  return paths
+
+
+def draw_curves(found, workdir):
+  """The figure of curves.
+
+  Args:
+    found: cells of `tables.cells_of`, of any number of seeds.
+    workdir: folder of their runs.
+
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    errors.UserError: no run was evaluated.
+  """
+  runs = {}
+  for cell, path in _done(found, workdir, 'metrics.jsonl'):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    told = [line for line in lines if 'eval/valid_accuracy' in line]
+    if told:
+      runs.setdefault(_title(cell), []).append(told)
+  if not runs:
+    raise errors.UserError(f'no run of this table in {workdir} was evaluated yet.')
+  epoch = found[0].config.eval_every
+
+  def series(value):
+    return {title: _mean(group, value, epoch) for title, group in runs.items()}
+
+  return plotting.beside(
+    {
+      'error': charts.curves(
+        series(lambda line: 100 - line['eval/valid_accuracy']),
+        x_title='epoch',
+        y_title='validation error, %',
+      ),
+      'target mass': charts.curves(
+        series(lambda line: line['eval/valid_target_mass']),
+        x_title='epoch',
+        y_title='target mass in validation, %',
+      ),
+    }
+  )
+
+
+def _title(cell):
+  """The row of a cell in words."""
+  return ', '.join(f'{k}: {v}' for k, v in cell.label['rows'][0]['row'].items())
+
+
+def _mean(group, value, epoch):
+  """(epochs, means over the runs that got there) of runs' lines."""
+  at = {}
+  for line in (line for lines in group for line in lines):
+    at.setdefault(line['step'], []).append(value(line))
+  steps = sorted(at)
+  return [step / epoch for step in steps], [np.mean(at[step]) for step in steps]
+
+
+def draw_features(found, workdir, *, count):
+  """The figure of features.
+
+  Args:
+    found: cells of `tables.cells_of`, of one seed.
+    workdir: folder of their runs.
+    count: number of test images, the first.
+
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    errors.UserError: there are no weights, or scikit-learn is not installed.
+  """
+  try:
+    from sklearn import manifold
+  except ModuleNotFoundError:
+    raise errors.UserError(
+      "the figure of features needs scikit-learn: pip install 'img2graph[analysis]'."
+    ) from None
+  firsts = {}
+  for cell in found:
+    firsts.setdefault(cell.label['recipe'], cell)
+  pictures = {}
+  for cell, path in _done(firsts.values(), workdir, 'weights.npz'):
+    options = cell.config.data.to_dict() | cell.config.eval.test.to_dict()
+    test = data.build(**options).resident
+    features = affinity_graph.load(path).features(test['image'][:count])
+    # Fewer than that many neighbours there are not.
+    perplexity = min(30, (len(features) - 1) / 3)
+    places = manifold.TSNE(
+      init='pca', perplexity=perplexity, random_state=0
+    ).fit_transform(features)
+    pictures[_title(cell)] = charts.points(places, test['label'][:count])
+  return plotting.beside(pictures)
+
+
 def run(argv):
   """Does what the flags say."""
   if argv[1:]:
@@ -87,10 +195,21 @@ def run(argv):
   module = tables.load(values.paper)
   if values.table == 'all':
     raise ValueError('a figure is that of one table: name it by --table.')
+  kind = getattr(module, 'FIGURES', {}).get(values.table, 'graphs')
   found = tables.cells_of(
-    module, values.table, scale=values.scale, seeds=1, recipes=values.recipes
+    module,
+    values.table,
+    scale=values.scale,
+    seeds=values.seeds if kind == 'curves' else 1,
+    recipes=values.recipes,
   )
-  picture = draw(found, pathlib.Path(values.workdir) / values.paper, rows=_ROWS.value)
+  workdir = pathlib.Path(values.workdir) / values.paper
+  if kind == 'curves':
+    picture = draw_curves(found, workdir)
+  elif kind == 'features':
+    picture = draw_features(found, workdir, count=_POINTS.value)
+  else:
+    picture = draw_graphs(found, workdir, rows=_ROWS.value)
   folder = pathlib.Path(values.output) / values.paper
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / f'figure_{values.table}_{values.scale}.png'

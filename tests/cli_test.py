@@ -22,7 +22,15 @@ from img2graph.data import archives
 from tests import stub
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ('predict', 'links', 'render', 'score', 'convert', 'convert-vgg')
+COMMANDS = (
+  'predict',
+  'links',
+  'render',
+  'score',
+  'convert',
+  'affinity',
+  'convert-vgg',
+)
 
 DOCUMENT = formats.Document(
   nodes_px=[[10, 20], [110, 20], [110, 70.25]],
@@ -108,6 +116,9 @@ def test_version_and_mistakes_in_the_command_line(capsys):
     ['render', 'a.json', '--output=a.png', '--side=9', '--width=9'],
     ['render', 'a.json', '--output=a.png', '--line_width=nan'],
     ['score', 'a.json', 'b.npz', '--limit=3', '--spread=3'],
+    ['affinity', 'a.png', '--output=x'],
+    ['affinity', 'a.png', '--output=x', '--weights=w', '--threshold=nan'],
+    ['affinity', 'a.png', '--output=x', '--weights=w', '--neighbours=-1'],
   ):
     with pytest.raises(SystemExit) as stop:
       cli.main(wrong)

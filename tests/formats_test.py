@@ -49,6 +49,10 @@ DOCUMENTS = {
   'nothing': formats.Document([], []),
   'isolated nodes': document(edges=[], edge_prob=[]),
   'one node': formats.Document([[5, 5]], [], width=10, height=10),
+  'images': document(
+    node_files=['a.png', 'b/ü.png', '', 'say "<hi>"'],
+    edge_affinity=[-0.1, -1e-12, -300],
+  ),
 }
 FILE_NAMES = [
   'Größe 図 🙂 نقطة.png',
@@ -444,6 +448,10 @@ def test_documents_become_graphs_only_with_the_size_of_the_image():
     (dict(height=1.5), 'height must be a whole number; got 1.5'),
     (dict(width='64'), "width must be a number; got '64'"),
     (dict(width=True), 'width must be a number; got True'),
+    (dict(node_files=['a', 'b']), '4 nodes need as many files'),
+    (dict(node_files=['a', 'b', 'c', 4]), '4 nodes need as many files, texts'),
+    (dict(edge_affinity=[0, 1, np.inf]), 'an affinity is not finite'),
+    (dict(edge_affinity=[0]), r'affinities must be \[3\]'),
   ],
 )
 def test_documents_check_what_they_hold(changes, message):
@@ -455,6 +463,7 @@ def test_edges_are_put_in_order_with_their_probabilities():
   some = document()
   assert some.edges.tolist() == [[0, 1], [0, 3], [2, 3]]
   assert some.edge_prob.tolist() == [0.3, 1.0, 1e-12]
+  assert document(edge_affinity=[-1, -2, -3]).edge_affinity.tolist() == [-1, -3, -2]
 
 
 def test_documents_compare_by_value():

@@ -26,6 +26,26 @@ METRICS = {
 }
 
 
+def affinity_matrix(features, *, metric='distance'):
+  """The affinities that the loss supervises.
+
+  Args:
+    features: `[N, D]` float.
+    metric: of `METRICS`.
+
+  Returns:
+    `[N, N]` float32, symmetric.
+
+  Raises:
+    ValueError: there is no such metric.
+  """
+  if metric not in METRICS:
+    raise ValueError(
+      f'method.affinity.metric must be one of {", ".join(METRICS)}; got {metric!r}.'
+    )
+  return METRICS[metric](features)
+
+
 class Classifier(nn.Module):
   """A network that sees colours of mean 0 and deviation 1.
 
@@ -134,7 +154,10 @@ def _build_affinity(*, weight, metric='distance', diagonal=False, **options):
       features = jax.lax.stop_gradient(features)
     include = True if diagonal else losses.without_self(len(labels))
     value, mass = losses.affinity_loss(
-      METRICS[metric](features), losses.same_class(labels), include=include, **options
+      affinity_matrix(features, metric=metric),
+      losses.same_class(labels),
+      include=include,
+      **options,
     )
     return weight * value, {'affinity': value, 'target_mass': mass}
 

@@ -816,7 +816,7 @@ class _Run:
         kept,
         last_is_batch=not plan.samples,
       )
-      step_fn = lowered.compile()
+      step_fn = lowered.compile(compiler_options=parallel.compiler_options())
     if plan.samples:
       return lambda state: step_fn(state, loss_key, data_key, kept)
     return lambda state: step_fn(state, loss_key, self._batch(), kept)

@@ -1,12 +1,18 @@
 """Tests of launch/figures.py."""
 
+import json
+
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
+from configs import affinity
 from configs import image_graph_image
+from img2graph import affinity_graph
+from img2graph import charts
 from img2graph import methods
 from img2graph import weights
 from img2graph.training import errors
@@ -51,3 +57,64 @@ def test_each_recipe_that_is_done_has_its_columns(tmp_path):
   assert both.height == alone.height
   assert both.width / alone.width == pytest.approx(7 / 4, rel=0.1)
   assert _figure(tmp_path, '--recipes=supervised').width == alone.width
+
+
+def _see(monkeypatch, name, picture):
+  """What a chart is called with."""
+  seen = []
+
+  def draw(*given, **options):
+    seen.append(given)
+    return picture
+
+  monkeypatch.setattr(charts, name, draw)
+  return seen
+
+
+def test_curves_are_means_over_the_seeds_that_got_there(tmp_path, monkeypatch):
+  found = tables.cells_of(affinity, 'gamma', scale='smoke', seeds=2)
+  with pytest.raises(errors.UserError, match='no metrics.jsonl of this table'):
+    figures.draw_curves(found, tmp_path)
+  base = [cell for cell in found if cell.label['recipe'] == 'base']
+  for cell, accuracies in zip(base, ([20, 40, 60], [40, 60]), strict=True):
+    lines = [{'step': 1, 'loss': 2.0}]
+    for step, accuracy in enumerate(accuracies, start=1):
+      scores = {'eval/valid_accuracy': accuracy, 'eval/valid_target_mass': step}
+      lines.append({'step': step, **scores})
+    (tmp_path / cell.name).mkdir()
+    text = '\n'.join(map(json.dumps, lines))
+    (tmp_path / cell.name / 'metrics.jsonl').write_text(text)
+  seen = _see(monkeypatch, 'curves', Image.new('RGB', (50, 40)))
+  figures.draw_curves(found, tmp_path)
+  title = 'gamma: none (classes alone)'
+  (error,), (mass,) = seen
+  assert error == {title: ([1, 2, 3], [70, 50, 40])}
+  assert mass == {title: ([1, 2, 3], [1, 2, 3])}
+
+
+def test_features_of_test_images_are_shown_by_class(tmp_path, monkeypatch):
+  manifold = pytest.importorskip('sklearn.manifold')
+  images = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), np.uint8)
+  labels = np.arange(90) % 10
+  np.savez(tmp_path / 'a.npz', images=images, label=labels)
+  found = tables.cells_of(affinity, '3', scale='smoke', seeds=1)
+  cell = found[1]
+  cell.config.data.dir = str(tmp_path / 'a.npz')
+  config = cell.config.to_dict()
+  method = methods.build(train_steps=2, precision='float32', **config['method'])
+  batch = {'image': np.zeros((1, 32, 32, 3), np.float32)}
+  variables = jax.device_get(jax.jit(method.init)(jax.random.key(0), batch))
+  (tmp_path / cell.name).mkdir()
+  path = tmp_path / cell.name / 'weights.npz'
+  weights.save(path, variables, config=config)
+  # The places that t-SNE gives are those of the features it is given.
+  monkeypatch.setattr(manifold.TSNE, 'fit_transform', lambda self, x: x[:, :2])
+  seen = _see(monkeypatch, 'points', Image.new('RGB', (50, 40)))
+  figures.draw_features(found, tmp_path, count=12)
+  ((places, shown),) = seen
+  options = config['data'] | config['eval']['test']
+  test = figures.data.build(**options).resident
+  assert len(test['label']) == 18 and len(places) == 12
+  np.testing.assert_array_equal(shown, test['label'][:12])
+  expected = affinity_graph.load(path).features(test['image'], batch_size=5)
+  np.testing.assert_allclose(places, expected[:12, :2], rtol=1e-4, atol=1e-6)

@@ -116,3 +116,29 @@ def test_each_core_becomes_a_device_as_far_as_the_batch_allows():
 def test_a_number_of_devices_that_was_chosen_stays():
   assert parallel.use_cores(32) is None
   assert jax.device_count() == 4
+
+
+def test_the_compiler_takes_its_options_and_computes_the_same():
+  image, kernel, out = (
+    np.random.default_rng(k).normal(size=shape).astype(np.float32)
+    for k, shape in enumerate([(8, 9, 9, 4), (3, 3, 4, 5), (8, 9, 9, 5)])
+  )
+
+  def loss(kernel):
+    form = jax.lax.conv_dimension_numbers(
+      image.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC')
+    )
+    found = jax.lax.conv_general_dilated(
+      image, kernel, (1, 1), 'SAME', dimension_numbers=form
+    )
+    return (found * out).sum()
+
+  lowered = jax.jit(jax.grad(loss)).lower(kernel)
+  options = parallel.compiler_options()
+  assert options and all('convolution' not in v.lower() for v in options.values())
+  found = lowered.compile(compiler_options=options)(kernel)
+  # Entry (i, j, c, f) is the sum over pixels of image, moved by (i, j), and gradient.
+  padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  windows = np.lib.stride_tricks.sliding_window_view(padded, (9, 9), axis=(1, 2))
+  expected = np.einsum('bijchw,bhwf->ijcf', windows, out)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

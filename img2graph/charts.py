@@ -1,0 +1,140 @@
+"""Charts as pictures: curves over time, and points in the plane."""
+
+import math
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+# Of as many series as this a chart can tell; further ones begin anew.
+COLOURS = (
+  (31, 119, 180),
+  (255, 127, 14),
+  (44, 160, 44),
+  (214, 39, 40),
+  (148, 103, 189),
+  (140, 86, 75),
+  (227, 119, 194),
+  (127, 127, 127),
+  (188, 189, 34),
+  (23, 190, 207),
+)
+_PAPER, _TEXT, _GRID = (255, 255, 255), (60, 60, 60), (225, 225, 225)
+# Drawn larger and reduced, which smooths lines.
+_FINE = 2
+_FONT, _LEFT, _BOTTOM, _TOP, _RIGHT = 15, 64, 48, 16, 16  # Pixels.
+
+
+def curves(series, *, x_title, y_title, size=(640, 440)):
+  """Curves in one frame, with a legend.
+
+  Args:
+    series: `{name: (x, y)}`, `[n]` numbers each; y that is not finite is left out.
+    x_title: below the frame.
+    y_title: above its left edge.
+    size: (width, height) of the frame and what belongs to it, in pixels.
+
+  Returns:
+    A PIL image, RGB, of that height, and wider by the legend.
+
+  Raises:
+    ValueError: there is no point.
+  """
+  series = {name: _finite(*pair) for name, pair in series.items()}
+  if not any(len(x) for x, _ in series.values()):
+    raise ValueError('a chart needs a point; got none.')
+  xs, ys = (np.concatenate([pair[k] for pair in series.values()]) for k in (0, 1))
+  ticks = [_ticks(values.min(), values.max()) for values in (xs, ys)]
+  frame = (_LEFT, _TOP + 2 * _FONT, size[0] - _RIGHT, size[1] - _BOTTOM)
+  font = PIL.ImageFont.load_default(size=_FONT * _FINE)
+  legend = max(font.getlength(name) for name in series) / _FINE + 4 * _FONT
+  canvas = PIL.Image.new('RGB', _fine(size[0] + legend, size[1]), _PAPER)
+  draw = PIL.ImageDraw.Draw(canvas)
+
+  def place(x, y):
+    u, v = (
+      (value - t[0]) / (t[-1] - t[0]) for value, t in zip((x, y), ticks, strict=True)
+    )
+    return _fine(
+      frame[0] + u * (frame[2] - frame[0]), frame[3] + v * (frame[1] - frame[3])
+    )
+
+  def write(text, x, y, anchor):
+    draw.text(_fine(x, y), text, fill=_TEXT, font=font, anchor=anchor)
+
+  for value in ticks[0]:
+    draw.line(place(value, ticks[1][0]) + place(value, ticks[1][-1]), _GRID, _FINE)
+    x = place(value, 0)[0] / _FINE
+    write(f'{value:g}', x, frame[3] + _FONT, 'mm')
+  for value in ticks[1]:
+    draw.line(place(ticks[0][0], value) + place(ticks[0][-1], value), _GRID, _FINE)
+    y = place(0, value)[1] / _FINE
+    write(f'{value:g}', frame[0] - _FONT / 2, y, 'rm')
+  draw.rectangle(_fine(*frame), outline=_TEXT, width=_FINE)
+  write(x_title, (frame[0] + frame[2]) / 2, size[1] - _FONT, 'mm')
+  write(y_title, _FONT / 2, _FONT, 'lm')
+  for i, (name, (x, y)) in enumerate(series.items()):
+    colour = COLOURS[i % len(COLOURS)]
+    points = [place(*point) for point in zip(x, y, strict=True)]
+    if len(points) == 1:
+      draw.circle(points[0], 3 * _FINE, fill=colour)
+    draw.line(points, fill=colour, width=2 * _FINE, joint='curve')
+    y = frame[1] + (i + 0.5) * 1.5 * _FONT
+    draw.line(_fine(size[0], y, size[0] + 1.5 * _FONT, y), colour, 3 * _FINE)
+    write(name, size[0] + 2 * _FONT, y, 'lm')
+  return canvas.resize((canvas.width // _FINE, canvas.height // _FINE))
+
+
+def points(places, labels, *, side=560):
+  """Points in a square, coloured by their classes, with a legend.
+
+  Args:
+    places: `[n, 2]` finite numbers, of any scale, n > 0.
+    labels: `[n]` int, from 0.
+    side: of the square in pixels.
+
+  Returns:
+    A PIL image, RGB, of that height, and wider by the legend.
+  """
+  places, labels = np.asarray(places, float), np.asarray(labels)
+  low, high = places.min(0), places.max(0)
+  room = side - 2 * _FONT
+  # One scale for both axes: distances count.
+  places = (places - (low + high) / 2) / max((high - low).max(), 1e-9)
+  places = (0.5 + places) * room + _FONT
+  canvas = PIL.Image.new('RGB', _fine(side + 5 * _FONT, side), _PAPER)
+  draw = PIL.ImageDraw.Draw(canvas)
+  font = PIL.ImageFont.load_default(size=_FONT * _FINE)
+  # In an order without meaning, so that no class lies over all others.
+  for k in np.random.default_rng(0).permutation(len(places)):
+    colour = COLOURS[labels[k] % len(COLOURS)]
+    draw.circle(_fine(*places[k]), 2.2 * _FINE, fill=colour)
+  draw.rectangle(_fine(0, 0, side - 1, side - 1), outline=_GRID, width=_FINE)
+  # More classes than colours cannot be told by them.
+  classes = np.unique(labels) if labels.max() < len(COLOURS) else ()
+  for i, label in enumerate(classes):
+    y = (i + 1) * 1.5 * _FONT
+    draw.circle(_fine(side + _FONT, y), 4 * _FINE, fill=COLOURS[label])
+    text = _fine(side + 2 * _FONT, y)
+    draw.text(text, str(label), fill=_TEXT, font=font, anchor='lm')
+  return canvas.resize((canvas.width // _FINE, canvas.height // _FINE))
+
+
+def _finite(x, y):
+  x, y = np.asarray(x, float), np.asarray(y, float)
+  there = np.isfinite(x) & np.isfinite(y)
+  return x[there], y[there]
+
+
+def _fine(*values):
+  return tuple(round(value * _FINE) for value in values)
+
+
+def _ticks(low, high):
+  """Four to nine round numbers around a range."""
+  spread = (high - low) or abs(high) or 1.0
+  step = 10.0 ** math.floor(math.log10(spread / 4))
+  step *= next(k for k in (1, 2, 5, 10) if spread / (step * k) <= 6)
+  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+  return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
