@@ -1,4 +1,4 @@
-"""The `img2graph` command: predict, render, score, convert and affinity graphs.
+"""The `img2graph` command: finds, draws, scores and converts graphs.
 
 Exit status: 0 done; 1 the machine would not (a full disk, no permission to write);
 2 a mistake in what was asked for, or a bad file among the inputs, the good ones of
