@@ -15,7 +15,6 @@ edges. Positions are pixels of the picture, in which linked images lie near each
 
 import dataclasses
 import math
-import pathlib
 from typing import Any
 from typing import NamedTuple
 
@@ -86,8 +85,7 @@ def load(path):
   Raises:
     ValueError: there is none, it is damaged, or its method knows no classes.
   """
-  path = pathlib.Path(path)
-  path = path / 'weights.npz' if path.is_dir() else path
+  path = weights.find(path)
   method, variables, meta = weights.load_method(path)
   name = meta['method']['name']
   if method.classify is None:

@@ -206,7 +206,9 @@ def _parser():
     help=f'of {", ".join(FORMATS)} (default: json)',
   )
   predict.add_argument(
-    '--weights', metavar='FILE', help='weights.npz of a run, or a name of those shipped'
+    '--weights',
+    metavar='RUN',
+    help='folder or file of a run, or a name of those shipped',
   )
   predict.add_argument(
     '--threshold',
@@ -274,7 +276,10 @@ def _parser():
     '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
   )
   links.add_argument(
-    '--weights', required=True, metavar='FILE', help='weights.npz of a run'
+    '--weights',
+    required=True,
+    metavar='RUN',
+    help='folder of a run, or its weights.npz',
   )
   links.add_argument(
     '--format',

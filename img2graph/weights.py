@@ -119,15 +119,17 @@ def shipped(name='line_drawings'):
 
 
 def find(name):
-  """Path of weights: of a file, or of those that come with the package by their name.
+  """Path of weights: of a file, of a run, or of those that come with the package.
 
   Args:
     name: 'shipped' for those `predict` uses, another name of `pretrained/README.md`, or
-      the path of a file.
+      the path of a file, or of a run's folder, whose `weights.npz` is meant.
   """
   if name == 'shipped':
     return shipped()
   name = pathlib.Path(name)
+  if (name / 'weights.npz').is_file():
+    return name / 'weights.npz'
   ours = name.parent == pathlib.Path() and not name.suffix and shipped(name).exists()
   return shipped(name) if ours and not name.exists() else name
 
@@ -137,7 +139,7 @@ def _read(path):
   if not path.exists():
     raise ValueError(f'there is no weights file {path}.')
   if path.is_dir():
-    raise ValueError(f'weights {path} should be a file, and it is a folder.')
+    raise ValueError(f'there is no weights.npz in the folder {path}.')
   try:
     with open(path, 'rb') as file:
       loaded = np.load(file, allow_pickle=False)

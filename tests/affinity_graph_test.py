@@ -136,7 +136,7 @@ def test_the_command_tells_mistakes(run, photos, tmp_path, capsys):
   bad = tmp_path / 'bad.png'
   bad.write_text('no image')
   for arguments, message in (
-    ([one, f'--weights={tmp_path}', output], 'there is no weights file'),
+    ([one, f'--weights={tmp_path}', output], 'there is no weights.npz in the folder'),
     ([one, f'--weights={weights.shipped()}', output], 'does not classify'),
     ([one, f'--weights={run}', output], 'two images or more; got 1'),
   ):

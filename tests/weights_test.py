@@ -104,7 +104,7 @@ def flip(path):
   'spoil, words',
   [
     (lambda p: p.unlink(), 'there is no weights file'),
-    (lambda p: (p.unlink(), p.mkdir()), 'it is a folder'),
+    (lambda p: (p.unlink(), p.mkdir()), 'no weights.npz in the folder'),
     (lambda p: p.write_bytes(b''), 'damaged, or no weights file'),
     (lambda p: p.write_bytes(b'%PDF-1.4 nothing'), 'damaged, or no weights file'),
     (cut, 'damaged, or no weights file'),
@@ -152,5 +152,9 @@ def test_weights_are_found_by_name_and_by_path(tmp_path, monkeypatch):
   assert named.name == 'line_drawings.npz' and named.exists()
   assert weights.find('runs/line_drawings') == pathlib.Path('runs/line_drawings')
   assert weights.find('other') == pathlib.Path('other')
+  (tmp_path / 'run').mkdir()
+  assert weights.find('run') == pathlib.Path('run')
+  (tmp_path / 'run/weights.npz').touch()
+  assert weights.find('run') == pathlib.Path('run/weights.npz')
   (tmp_path / 'line_drawings').touch()  # A file of the user goes before ours.
   assert weights.find('line_drawings') == pathlib.Path('line_drawings')
