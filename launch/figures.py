@@ -110,7 +110,7 @@ def draw_curves(found, workdir):
   runs = {}
   for cell, path in _done(found, workdir, 'metrics.jsonl'):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    told = [line for line in lines if 'eval/valid_accuracy' in line]
+    told = [line for line in lines if 'eval/valid_target_mass' in line]
     if told:
       runs.setdefault(_title(cell), []).append(told)
   if not runs:

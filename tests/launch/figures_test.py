@@ -46,7 +46,7 @@ def _figure(tmp_path, *arguments):
 
 def test_each_recipe_that_is_done_has_its_columns(tmp_path):
   found = tables.cells_of(image_graph_image, '1', scale='smoke', seeds=1)
-  with pytest.raises(errors.UserError, match='no weights of this table'):
+  with pytest.raises(errors.UserError, match='no weights.npz of this table'):
     _figure(tmp_path)
   ours, supervised = found[2:]
   assert [c.label['recipe'] for c in (ours, supervised)] == ['ours', 'supervised']

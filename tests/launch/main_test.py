@@ -167,6 +167,8 @@ def test_the_program_writes_no_file_larger_than_it_may(tmp_path):
     env={
       **os.environ,
       'JAX_NUM_CPU_DEVICES': '1',
+      # Whose files would be too large as well.
+      'JAX_ENABLE_COMPILATION_CACHE': 'false',
       'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',
     },
     capture_output=True,
