@@ -194,17 +194,7 @@ def _parser():
     return command
 
   predict = add('predict', _predict, 'find graphs', _PREDICT, _PREDICT_EPILOG)
-  predict.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
-  predict.add_argument(
-    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
-  )
-  predict.add_argument(
-    '--format',
-    type=_formats,
-    default=('json',),
-    metavar='FORMAT,...',
-    help=f'of {", ".join(FORMATS)} (default: json)',
-  )
+  _add_files(predict)
   predict.add_argument(
     '--weights',
     metavar='RUN',
@@ -271,22 +261,12 @@ def _parser():
   )
 
   links = add('links', _links, 'find keypoints and links', _LINKS, _LINKS_EPILOG)
-  links.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
-  links.add_argument(
-    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
-  )
+  _add_files(links)
   links.add_argument(
     '--weights',
     required=True,
     metavar='RUN',
     help='folder of a run, or its weights.npz',
-  )
-  links.add_argument(
-    '--format',
-    type=_formats,
-    default=('json',),
-    metavar='FORMAT,...',
-    help=f'of {", ".join(FORMATS)} (default: json)',
   )
   links.add_argument(
     '--threshold',
@@ -374,22 +354,12 @@ def _parser():
     _AFFINITY,
     _AFFINITY_EPILOG,
   )
-  affinity.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
+  _add_files(affinity)
   affinity.add_argument(
     '--weights',
     required=True,
     metavar='RUN',
     help='folder of a run of configs/affinity.py, or its weights.npz',
-  )
-  affinity.add_argument(
-    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
-  )
-  affinity.add_argument(
-    '--format',
-    type=_formats,
-    default=('json',),
-    metavar='FORMAT,...',
-    help=f'of {", ".join(FORMATS)} (default: json)',
   )
   affinity.add_argument(
     '--neighbours',
@@ -429,6 +399,21 @@ def _parser():
   vgg.add_argument('input', metavar='IN', help='.pth file to read')
   vgg.add_argument('output', metavar='OUT.npz', help='file to write')
   return parser
+
+
+def _add_files(command):
+  """The images that a command reads, and where and as what it writes graphs."""
+  command.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
+  command.add_argument(
+    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
+  )
+  command.add_argument(
+    '--format',
+    type=_formats,
+    default=('json',),
+    metavar='FORMAT,...',
+    help=f'of {", ".join(FORMATS)} (default: json)',
+  )
 
 
 def _predict(arguments):
