@@ -11,7 +11,6 @@ Letters: B batch, K keypoints, P = K(K-1)/2 pairs, S side, M side of the maps.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,7 +35,14 @@ def leaky_relu(x):
 
 def conv(features, dtype, name):
   """A 3 x 3 convolution as AutoLink starts it."""
-  return nn.Conv(features, (3, 3), kernel_init=kernel_init, dtype=dtype, name=name)
+  return nn.Conv(
+    features,
+    (3, 3),
+    kernel_init=kernel_init,
+    dtype=dtype,
+    conv_general_dilated=layers.conv_general_dilated,
+    name=name,
+  )
 
 
 def norm(train, dtype, name):
@@ -71,7 +77,7 @@ class HalvingConv(nn.Module):
       before, after = list(pad), list(pad)
       before[axis], after[axis] = (1, 0), (0, 1)
       kernel = (jnp.pad(kernel, before) + jnp.pad(kernel, after)) / 2
-    x = jax.lax.conv_general_dilated(
+    x = layers.conv_general_dilated(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
       window_strides=(2, 2),

@@ -49,6 +49,7 @@ class _Layers(nn.Module):
       use_bias=False,
       kernel_init=_HE_NORMAL,
       dtype=self.dtype,
+      conv_general_dilated=layers.conv_general_dilated,
       name=f'{name}_conv',
     )(x)
 

@@ -74,7 +74,7 @@ def slice_features(params, images):
     x = layers.max_pool_2x2(x) if found else x
     for name in names:
       kernel, bias = (jnp.asarray(params[name][n], x.dtype) for n in ('kernel', 'bias'))
-      x = jax.lax.conv_general_dilated(
+      x = layers.conv_general_dilated(
         x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
       )
       x = jax.nn.relu(x + bias[None, None, None])

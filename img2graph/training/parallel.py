@@ -72,11 +72,16 @@ def compiler_options():
   On processors XLA leaves convolutions to YNNPACK, which computes the gradient of a
   kernel, a convolution whose window is the whole image, in 5 to 10 times the time that
   Eigen takes. This names what YNNPACK is for, products and sums, and leaves the rest.
+  And XLA there takes optimization barriers out before it fuses; without that pass they
+  hold (see `encoding.layers.conv_general_dilated`).
   """
   if jax.default_backend() != 'cpu':
     return None
   kinds = ('LIBRARY_FUSION_TYPE_DOT', 'LIBRARY_FUSION_TYPE_REDUCE')
-  return {'xla_cpu_experimental_ynn_fusion_type': ','.join(kinds)}
+  return {
+    'xla_cpu_experimental_ynn_fusion_type': ','.join(kinds),
+    'xla_disable_hlo_passes': 'cse_barrier_expander',
+  }
 
 
 def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=False):

@@ -1,11 +1,15 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
 from flax import linen as nn
+from jax import lax
 
 from img2graph.encoding import layers
+from img2graph.training import parallel
 
 
 @pytest.mark.parametrize('shape', [(2, 6, 8, 3), (1, 5, 7, 2), (4, 2, 2, 1)])
@@ -50,3 +54,40 @@ def test_kernels_drawn_flat_are_the_same_numbers(fan):
   np.testing.assert_array_equal(
     layers.flat(init, fan=fan)(key, shape), init(key, shape)
   )
+
+
+def test_convolution_equals_jax_with_gradients():
+  shapes = [(2, 6, 7, 3), (3, 3, 3, 4), (2, 6, 7, 4)]
+  x, kernel, weight = (
+    jax.random.normal(jax.random.key(k), shape) for k, shape in enumerate(shapes)
+  )
+
+  def total(conv, x, kernel):
+    form = ('NHWC', 'HWIO', 'NHWC')
+    found = conv(x, kernel, (1, 1), 'SAME', dimension_numbers=form)
+    return (weight * found).sum(), found
+
+  def both(conv):
+    grad = jax.grad(functools.partial(total, conv), argnums=(0, 1), has_aux=True)
+    return jax.jit(grad)(x, kernel)
+
+  actual, expected = both(layers.conv_general_dilated), both(lax.conv_general_dilated)
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_convolutions_keep_their_operands_in_compiled_steps():
+  x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 3))
+
+  def twice(x, kernel):
+    for _ in range(2):
+      x = jax.nn.relu(
+        layers.conv_general_dilated(
+          x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        )
+      )
+    return x.sum()
+
+  lowered = jax.jit(jax.grad(twice, argnums=1)).lower(x, kernel)
+  compiled = lowered.compile(compiler_options=parallel.compiler_options())
+  assert ' opt-barrier(' in compiled.as_text()
