@@ -209,6 +209,9 @@ TABLES = {
   'patches': 'Size of the patches (Figure 5)',
 }
 
+# How `launch.figures` draws a table; see its top.
+FIGURES = dict.fromkeys(('keypoints', 'thickness', 'mask', 'patches'), 'scores')
+
 _NAMES = ('error_percent', 'pck_percent', 'error_pixels')
 _FORM = dict(
   columns={

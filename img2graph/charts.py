@@ -26,13 +26,16 @@ _FINE = 2
 _FONT, _LEFT, _BOTTOM, _TOP, _RIGHT = 15, 64, 48, 16, 16  # Pixels.
 
 
-def curves(series, *, x_title, y_title, size=(640, 440)):
+def curves(series, *, x_title, y_title, x_names=None, size=(640, 440)):
   """Curves in one frame, with a legend.
 
   Args:
-    series: `{name: (x, y)}`, `[n]` numbers each; y that is not finite is left out.
+    series: `{name: (x, y)}` or `{name: (x, y, spread)}`, `[n]` numbers each; y that is
+      not finite is left out. A spread is drawn as a bar from y - spread to y + spread.
     x_title: below the frame.
     y_title: above its left edge.
+    x_names: texts that stand at x = 0, 1, ... in place of numbers, and points are
+      marked; None for numbers.
     size: (width, height) of the frame and what belongs to it, in pixels.
 
   Returns:
@@ -41,11 +44,18 @@ def curves(series, *, x_title, y_title, size=(640, 440)):
   Raises:
     ValueError: there is no point.
   """
-  series = {name: _finite(*pair) for name, pair in series.items()}
-  if not any(len(x) for x, _ in series.values()):
+  series = {name: _finite(*values) for name, values in series.items()}
+  if not any(len(x) for x, *_ in series.values()):
     raise ValueError('a chart needs a point; got none.')
-  xs, ys = (np.concatenate([pair[k] for pair in series.values()]) for k in (0, 1))
-  ticks = [_ticks(values.min(), values.max()) for values in (xs, ys)]
+  xs, ys, spreads = (
+    np.concatenate(values) for values in zip(*series.values(), strict=True)
+  )
+  ticks = [
+    _ticks(xs.min(), xs.max()),
+    _ticks((ys - spreads).min(), (ys + spreads).max()),
+  ]
+  if x_names is not None:  # Half a step is free on either side.
+    ticks[0] = [-0.5, *range(len(x_names)), len(x_names) - 0.5]
   frame = (_LEFT, _TOP + 2 * _FONT, size[0] - _RIGHT, size[1] - _BOTTOM)
   font = PIL.ImageFont.load_default(size=_FONT * _FINE)
   legend = max(font.getlength(name) for name in series) / _FINE + 4 * _FONT
@@ -63,10 +73,11 @@ def curves(series, *, x_title, y_title, size=(640, 440)):
   def write(text, x, y, anchor):
     draw.text(_fine(x, y), text, fill=_TEXT, font=font, anchor=anchor)
 
-  for value in ticks[0]:
+  names = [f'{v:g}' for v in ticks[0]] if x_names is None else ['', *x_names, '']
+  for value, name in zip(ticks[0], names, strict=True):
     draw.line(place(value, ticks[1][0]) + place(value, ticks[1][-1]), _GRID, _FINE)
     x = place(value, 0)[0] / _FINE
-    write(f'{value:g}', x, frame[3] + _FONT, 'mm')
+    write(name, x, frame[3] + _FONT, 'mm')
   for value in ticks[1]:
     draw.line(place(ticks[0][0], value) + place(ticks[0][-1], value), _GRID, _FINE)
     y = place(0, value)[1] / _FINE
@@ -74,11 +85,14 @@ def curves(series, *, x_title, y_title, size=(640, 440)):
   draw.rectangle(_fine(*frame), outline=_TEXT, width=_FINE)
   write(x_title, (frame[0] + frame[2]) / 2, size[1] - _FONT, 'mm')
   write(y_title, _FONT / 2, _FONT, 'lm')
-  for i, (name, (x, y)) in enumerate(series.items()):
+  for i, (name, (x, y, spread)) in enumerate(series.items()):
     colour = COLOURS[i % len(COLOURS)]
     points = [place(*point) for point in zip(x, y, strict=True)]
-    if len(points) == 1:
-      draw.circle(points[0], 3 * _FINE, fill=colour)
+    if len(points) == 1 or x_names is not None:
+      for point in points:
+        draw.circle(point, 3 * _FINE, fill=colour)
+    for at, middle, half in zip(x, y, spread, strict=True):
+      draw.line(place(at, middle - half) + place(at, middle + half), colour, _FINE)
     draw.line(points, fill=colour, width=2 * _FINE, joint='curve')
     y = frame[1] + (i + 0.5) * 1.5 * _FONT
     draw.line(_fine(size[0], y, size[0] + 1.5 * _FONT, y), colour, 3 * _FINE)
@@ -121,10 +135,12 @@ def points(places, labels, *, side=560):
   return canvas.resize((canvas.width // _FINE, canvas.height // _FINE))
 
 
-def _finite(x, y):
+def _finite(x, y, spread=None):
+  """x, y and spread, 0 without one, where x and y are finite."""
   x, y = np.asarray(x, float), np.asarray(y, float)
+  spread = np.zeros_like(y) if spread is None else np.asarray(spread, float)
   there = np.isfinite(x) & np.isfinite(y)
-  return x[there], y[there]
+  return x[there], y[there], spread[there]
 
 
 def _fine(*values):

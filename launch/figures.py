@@ -11,6 +11,9 @@ Takes what `launch.tables` left in the workdir, and leaves out cells that are no
             means of the seeds that have them: Figure 5 of affinity supervision
   features  for the first seed of each recipe's first row, the features of test images
             by t-SNE, coloured by class, which needs scikit-learn: its Figure 6
+  scores    the columns of the table over the values of its rows, means and deviations
+            of the seeds, from the lines of its results alone: Figures 4 and 5 of
+            AutoLink
 Writes results/PAPER/figure_TABLE_SCALE.png.
 """
 
@@ -31,6 +34,7 @@ from img2graph import plotting
 from img2graph import weights
 from img2graph.data import sources
 from img2graph.training import errors
+from launch import cells
 from launch import tables
 
 _ROWS = flags.DEFINE_integer('rows', 6, 'How many images, of graphs.')
@@ -150,6 +154,36 @@ def _mean(group, value, epoch):
   return [step / epoch for step in steps], [np.mean(at[step]) for step in steps]
 
 
+def draw_scores(module, table, scale, output):
+  """The figure of scores.
+
+  Args:
+    module: of `tables.load`.
+    table: name of a table whose rows differ in one value.
+    scale: name of a scale.
+    output: folder of the paper's results.
+
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    errors.UserError: no cell is done.
+  """
+  path = pathlib.Path(output) / f'table_{table}.jsonl'
+  lines = [line for line in cells.read(path) if line['scale'] == scale]
+  if not lines:
+    raise errors.UserError(f'no cell of this table at this scale is done in {path}.')
+  form = tables.form_of(module, table)
+  rows = tables.summarize(lines, form)
+  (name,) = rows[0]['row']
+  values = list(dict.fromkeys(row['row'][name] for row in rows))
+  series = {}
+  for title in form.columns:
+    points = [(values.index(r['row'][name]), *r['scores'][title]) for r in rows]
+    series[title] = tuple(zip(*points, strict=True))
+  return charts.curves(series, x_title=name, y_title='', x_names=values)
+
+
 def draw_features(found, workdir, *, count):
   """The figure of features.
 
@@ -204,13 +238,15 @@ def run(argv):
     recipes=values.recipes,
   )
   workdir = pathlib.Path(values.workdir) / values.paper
+  folder = pathlib.Path(values.output) / values.paper
   if kind == 'curves':
     picture = draw_curves(found, workdir)
+  elif kind == 'scores':
+    picture = draw_scores(module, values.table, values.scale, folder)
   elif kind == 'features':
     picture = draw_features(found, workdir, count=_POINTS.value)
   else:
     picture = draw_graphs(found, workdir, rows=_ROWS.value)
-  folder = pathlib.Path(values.output) / values.paper
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / f'figure_{values.table}_{values.scale}.png'
   plotting.save_png(path, picture)

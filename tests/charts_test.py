@@ -37,6 +37,20 @@ def test_what_is_not_finite_is_left_out_and_nothing_is_refused():
     charts.curves({'a': ([1], [np.nan])}, x_title='', y_title='')
 
 
+def test_named_places_have_their_points_and_the_bars_of_their_spread():
+  x, y, spread = [0, 1, 2], [10, 20, 10], [5, 0, 5]
+  picture = charts.curves(
+    {'a': (x, y, spread)}, x_title='', y_title='', x_names=['u', 'v', 'w']
+  )
+  curve = np.abs(np.asarray(picture).astype(int)[:, :640] - charts.COLOURS[0]).max(-1)
+  rows = [np.flatnonzero(curve[:, 64 + round(560 * k / 6)] < 60) for k in (1, 3, 5)]
+  unit = np.abs(rows[0].mean() - rows[1].mean()) / 10  # Pixels.
+  for row, value in zip(rows, y, strict=True):
+    assert row.mean() == pytest.approx(rows[1].mean() + (20 - value) * unit, abs=2)
+  assert np.ptp(rows[0]) == pytest.approx(10 * unit, abs=4)
+  assert np.ptp(rows[1]) < 8  # A point alone.
+
+
 @pytest.mark.parametrize('low, high', [(0, 10), (0.001, 0.0013), (-7, 93), (5, 5)])
 def test_ticks_are_few_and_hold_the_range(low, high):
   ticks = charts._ticks(low, high)

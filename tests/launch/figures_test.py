@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from configs import affinity
+from configs import autolink
 from configs import image_graph_image
 from img2graph import affinity_graph
 from img2graph import charts
@@ -90,6 +91,25 @@ def test_curves_are_means_over_the_seeds_that_got_there(tmp_path, monkeypatch):
   (error,), (mass,) = seen
   assert error == {title: ([1, 2, 3], [70, 50, 40])}
   assert mass == {title: ([1, 2, 3], [1, 2, 3])}
+
+
+def test_scores_are_shown_over_the_values_of_their_rows(tmp_path, monkeypatch):
+  with pytest.raises(errors.UserError, match='no cell of this table'):
+    figures.draw_scores(autolink, 'keypoints', 'smoke', tmp_path)
+  found = tables.cells_of(autolink, 'keypoints', scale='smoke', seeds=2)
+  for k, cell in enumerate(found[:-1]):  # The last seed of 32 keypoints is missing.
+    scores = {'error_percent': k, 'fixed_keypoints': {'error_percent': 9}}
+    line = dict(cell.label, seed=cell.config.seed, scores=scores)
+    with open(tmp_path / 'table_keypoints.jsonl', 'a') as file:
+      file.write(json.dumps(line) + '\n')
+  figures.draw_scores(autolink, 'keypoints', 'smoke', tmp_path)  # As a picture.
+  seen = _see(monkeypatch, 'curves', Image.new('RGB', (50, 40)))
+  figures.draw_scores(autolink, 'keypoints', 'smoke', tmp_path)
+  ((series,),) = seen
+  x, y, spread = series['score']
+  assert x == (0, 1, 2, 3) and y == (2, 3, 4, 3)
+  np.testing.assert_allclose(spread, [8**0.5, 8**0.5, 8**0.5, 0])
+  assert series['fixed keypoints'] == (x, (9,) * 4, (0,) * 4)
 
 
 def test_features_of_test_images_are_shown_by_class(tmp_path, monkeypatch):
