@@ -14,10 +14,10 @@ regression    The features of an image are the 2K numbers of its keypoints, with
 mean_error    No bias. Mean over all visible points of the test images of the distance
               between regressed and annotated point, divided by the scale of the image:
               the distance of the eyes (CelebA, MAFL), or the side of the image (CUB).
-biased_error  As mean_error, but with a bias. Nobody publishes it; it tells keypoints that
-              follow the image a little from those that move without reason: without a
-              bias both may be worse than keypoints that never move, of which the
-              regression can make the constant that it lacks.
+biased_error  As mean_error, but with a bias. Nobody publishes it; it tells keypoints
+              that follow the image a little from those that move without reason:
+              without a bias both may be worse than keypoints that never move, of which
+              the regression can make the constant that it lacks.
 swapped_error No bias. For people seen from all sides, left and right confused
               (Human3.6M). Fit: regress; where an image's mean distance is greater than
               that to its annotation with left and right exchanged, exchange it; again,
