@@ -23,6 +23,7 @@ degrees, no more nodes than the capacity; chords of molecules cross nothing. A c
 that does not fit ends its stroke.
 """
 
+import collections
 import functools
 
 import jax
@@ -1111,6 +1112,37 @@ def _discs_paper(places, radius, side):
   return jnp.clip(far - radius[:, None, None] + 0.5, 0, 1).min(axis=0)
 
 
+# What the options of `sample` that are numbers or ranges lie between.
+_BOUNDS = {
+  'flat': (0, None),
+  'pieces': (0, 1),
+  'fill': (0.05, 1),
+  'line_width': (0.1, None),
+  'target_width': (0.1, None),
+  'bend': (0, 1),
+  'wave': (0, None),
+  'overshoot': (0, 1),
+  'sloppy': (1, None),
+  'gap': (0, 1),
+  'dashes': (0, 1),
+  'erased': (0, 1),
+  'contrast': (0.01, 1),
+  'pressure': (0, 0.9),
+  'blur': (0, 1 / 3),
+  'noise': (0, None),
+  'background': (0, 0.9),
+  'aliased': (0, 1),
+  'double': (0, 1),
+  'circles': (0, 1),
+  'labels': (0, 1),
+  'words': (0, 1),
+  'distractors': (0, 1),
+}
+_Strengths = collections.namedtuple('_Strengths', _BOUNDS)
+# Those that cost nothing when no image of a batch shows them.
+_SOMETIMES = ('double', 'circles', 'erased', 'labels', 'distractors', 'blur', 'noise')
+
+
 def sample(
   key,
   batch_size,
@@ -1231,30 +1263,83 @@ def sample(
   if not second_weights.sum() > 0:
     second_weights = weights
     pieces = 0.0
-  as_range = drawing.as_range
-  flat = as_range('flat', flat, lowest=0)[0]
-  pieces = as_range('pieces', pieces, lowest=0, highest=1)[0]
-  fill = as_range('fill', fill, lowest=0.05, highest=1)
-  line_width = as_range('line_width', line_width, lowest=0.1)
-  target_width = as_range('target_width', target_width, lowest=0.1)[0]
-  bend = as_range('bend', bend, lowest=0, highest=1)
-  wave = as_range('wave', wave, lowest=0)
-  overshoot = as_range('overshoot', overshoot, lowest=0, highest=1)
-  sloppy = as_range('sloppy', sloppy, lowest=1)[0]
-  gap = as_range('gap', gap, lowest=0, highest=1)[0]
-  dashes = as_range('dashes', dashes, lowest=0, highest=1)[0]
-  erased = as_range('erased', erased, lowest=0, highest=1)[0]
-  contrast = as_range('contrast', contrast, lowest=0.01, highest=1)
-  pressure = as_range('pressure', pressure, lowest=0, highest=0.9)
-  blur = as_range('blur', blur, lowest=0, highest=1 / 3)
-  noise = as_range('noise', noise, lowest=0)
-  background = as_range('background', background, lowest=0, highest=0.9)
-  aliased = as_range('aliased', aliased, lowest=0, highest=1)[0]
-  double = as_range('double', double, lowest=0, highest=1)
-  circles = as_range('circles', circles, lowest=0, highest=1)[0]
-  labels = as_range('labels', labels, lowest=0, highest=1)[0]
-  words = as_range('words', words, lowest=0, highest=1)[0]
-  distractors = as_range('distractors', distractors, lowest=0, highest=1)[0]
+  given = _Strengths(
+    flat=flat,
+    pieces=pieces,
+    fill=fill,
+    line_width=line_width,
+    target_width=target_width,
+    bend=bend,
+    wave=wave,
+    overshoot=overshoot,
+    sloppy=sloppy,
+    gap=gap,
+    dashes=dashes,
+    erased=erased,
+    contrast=contrast,
+    pressure=pressure,
+    blur=blur,
+    noise=noise,
+    background=background,
+    aliased=aliased,
+    double=double,
+    circles=circles,
+    labels=labels,
+    words=words,
+    distractors=distractors,
+  )
+  strengths = {
+    name: drawing.as_range(
+      name, value, lowest=_BOUNDS[name][0], highest=_BOUNDS[name][1]
+    )
+    for name, value in given._asdict().items()
+  }
+  return _draw(
+    key,
+    _Strengths(*(np.array(pair, np.float32) for pair in strengths.values())),
+    weights,
+    second_weights,
+    batch_size=batch_size,
+    side=side,
+    capacity=capacity,
+    margin=margin,
+    min_gap=min_gap,
+    shown=tuple(name for name in _SOMETIMES if strengths[name][1] > 0),
+  )
+
+
+# A program of its own: other strengths need no new compilation.
+@functools.partial(
+  jax.jit,
+  static_argnames=('batch_size', 'side', 'capacity', 'margin', 'min_gap', 'shown'),
+)
+def _draw(
+  key,
+  strengths,
+  weights,
+  second_weights,
+  *,
+  batch_size,
+  side,
+  capacity,
+  margin,
+  min_gap,
+  shown,
+):
+  """What `sample` returns.
+
+  Args:
+    key: as in `sample`, like the static arguments but the last.
+    strengths: `_Strengths`, `[2]` float each, the range; of a number only its first.
+    weights: `[KINDS]` float, of the first drawing of a canvas.
+    second_weights: `[KINDS]` float, of further ones.
+    batch_size: B.
+    side: in pixels.
+    capacity: N.
+    margin: see `sample`.
+    min_gap: see `sample`.
+    shown: those of `_SOMETIMES` that any image may show.
+  """
   num_chords = capacity + 8
   unit = side / 64  # pixels of this canvas in one pixel of the options
 
@@ -1262,15 +1347,15 @@ def sample(
     """Chords of one canvas, which are taken, the graph, and the room of a line."""
     u, numbers = numbers[:6], numbers[6:].reshape(_DRAWINGS, _NUMBERS)
     # Of several drawings, half are two, a quarter three and a quarter four.
-    share = u[0] / max(pieces, 1e-6)
+    share = u[0] / jnp.maximum(strengths.pieces[0], 1e-6)
     num = 4 - jnp.sum(share >= np.array([0.25, 0.5, 1.0]))
     lows, highs = _boxes(u[1:], limit=1 - margin, min_gap=min_gap)
-    whole = jnp.asarray(fill, jnp.float32)
+    whole = strengths.fill
     part = jnp.maximum(whole, 0.7)  # a part is small enough
     filled = jnp.broadcast_to(jnp.where(num > 1, part, whole), (_DRAWINGS, 2))
     boxes = jnp.stack([lows[num - 1], highs[num - 1], filled], axis=1)
     first_weights = jnp.where(num > 1, second_weights, weights)
-    further = [jnp.asarray(second_weights)] * (_DRAWINGS - 1)
+    further = [second_weights] * (_DRAWINGS - 1)
     points, count, smooth, kind = jax.vmap(
       functools.partial(_one_drawing, min_gap=min_gap)
     )(numbers, jnp.stack([first_weights, *further]), boxes)
@@ -1281,7 +1366,9 @@ def sample(
     bonds = kind.reshape(-1) == _number_of('molecule')
     # A molecule has no slight bends, only small ones.
     points, count = _straighten(
-      points.reshape(-1, _POINTS, 2), count.reshape(-1), jnp.where(bonds, 0.0, flat)
+      points.reshape(-1, _POINTS, 2),
+      count.reshape(-1),
+      jnp.where(bonds, 0.0, strengths.flat[0]),
     )
     rings = _rings(points, count, bonds)
     chords = _chords(points, count, smooth.reshape(-1), bonds)
@@ -1323,32 +1410,33 @@ def sample(
     erased_w = erased_w.reshape(-1, 3)
     pick = drawing.pick
     molecule = jnp.any(taken & chords['bond'])
-    rough_factor = jnp.where(chords['alone'], sloppy, 1.0)
-    circled = molecule & (u[21] < circles)
+    rough_factor = jnp.where(chords['alone'], strengths.sloppy[0], 1.0)
+    circled = molecule & (u[21] < strengths.circles[0])
 
-    widest = jnp.maximum(line_width[0], 32 * room * _WIDEST)  # pixels of 64
-    width = line_width[0] * (line_width[1] / line_width[0]) ** u[0]
+    thinnest, thickest = strengths.line_width
+    widest = jnp.maximum(thinnest, 32 * room * _WIDEST)  # pixels of 64
+    width = thinnest * (thickest / thinnest) ** u[0]
     width = jnp.minimum(width, widest)
-    if double[1] > 0:
+    if 'double' in shown:
       doubled, of_chord, start2, end2, apart = _double_lines(
         chords,
         taken,
         room,
-        jnp.where(circled, 0.0, pick(u[15], double)),
+        jnp.where(circled, 0.0, pick(u[15], strengths.double)),
         u[16],
         w[:, 9:],
         min_gap=min_gap,
       )
       # There is paper between the two lines.
-      thin = jnp.maximum(line_width[0], 0.6 * 32 * apart)
+      thin = jnp.maximum(thinnest, 0.6 * 32 * apart)
       width = jnp.where(jnp.any(doubled), jnp.minimum(width, thin), width)
-    uneven = pick(u[1], pressure)
+    uneven = pick(u[1], strengths.pressure)
     widths = unit * width * (1 + uneven * _signed(w[:, 0]))
-    inks = pick(u[2], contrast) * (1 - uneven * w[:, 1])
+    inks = pick(u[2], strengths.contrast) * (1 - uneven * w[:, 1])
 
     # Strokes end too late or too soon. Where two chords of a stroke meet, some people
     # lift the pen and others do not; curves are drawn in one go.
-    reach = rough_factor * pick(u[3], overshoot)
+    reach = rough_factor * pick(u[3], strengths.overshoot)
     lifted = (u[4] < jnp.where(chords['alone'], 0.8, 0.4)) & (chords['smooth'] == 0)
     at_start = reach * jnp.where(chords['first'] | lifted, 1.6 * w[:, 2] - 0.6, 0.0)
     at_end = reach * jnp.where(chords['last'] | lifted, 1.6 * w[:, 3] - 0.6, 0.0)
@@ -1362,25 +1450,25 @@ def sample(
     end = chords['end'] + at_end * edge / length
 
     # Both slopes of one sign swing (S); of opposite signs bow.
-    strength = pick(u[5], bend)
+    strength = pick(u[5], strengths.bend)
     slope0 = chords['slope0'] + strength * _signed(w[:, 4])
     slope1 = chords['slope1'] + strength * _signed(w[:, 5])
 
-    with_gap = w[:, 6] < rough_factor * gap
+    with_gap = w[:, 6] < rough_factor * strengths.gap[0]
     gap_half = jnp.where(with_gap, unit * (1 + 1.5 * w[:, 7]), -1.0)
     gap_at = 0.2 + 0.6 * w[:, 8]
-    dashed = (u[22] < rough_factor * dashes) & (w[:, 9] < 0.8)
+    dashed = (u[22] < rough_factor * strengths.dashes[0]) & (w[:, 9] < 0.8)
     dash = jnp.where(dashed, unit * (4 + 6 * u[23]) * (0.8 + 0.4 * w[:, 7]), 0.0)
 
     pixel = jnp.arange(side, dtype=jnp.float32) + 0.5
-    amplitude = unit * pick(u[6], wave)
+    amplitude = unit * pick(u[6], strengths.wave)
     cycles = 2 * np.pi * (1 + 3 * u[7:9]) / side  # one to four over the canvas
     shift_x = amplitude * jnp.sin(cycles[0] * pixel + 2 * np.pi * u[9])  # by row
     shift_y = amplitude * jnp.sin(cycles[1] * pixel + 2 * np.pi * u[10])  # by column
 
-    aliased_here = u[11] < aliased
+    aliased_here = u[11] < strengths.aliased[0]
     present = taken
-    if double[1] > 0:
+    if 'double' in shown:
       start, end = jnp.concatenate([start, start2]), jnp.concatenate([end, end2])
 
       def repeated(a, missing=None):
@@ -1408,10 +1496,12 @@ def sample(
       x=pixel[None, :] + shift_x[:, None],
       y=pixel[:, None] + shift_y[None, :],
     )
-    if circles > 0:
+    if 'circles' in shown:
       ring = _circles_ink(chords['rings'] * (side / 2), unit * width, side, u[25])
-      ink = jnp.maximum(ink, jnp.where(circled, pick(u[2], contrast) * ring, 0.0))
-    if erased > 0:
+      ink = jnp.maximum(
+        ink, jnp.where(circled, pick(u[2], strengths.contrast) * ring, 0.0)
+      )
+    if 'erased' in shown:
       at = _integer(erased_w[:, 0], 0, num_chords - 1)
       at = jax.lax.top_k(taken + 0.5 * w[:, 11], num_chords)[1][
         jnp.mod(at, jnp.maximum(jnp.sum(taken), 1))
@@ -1420,18 +1510,22 @@ def sample(
       places = chords['start'][at] + along * (chords['end'] - chords['start'])[at]
       radius = unit * (1.5 + 2.5 * erased_w[:, 2])
       there = np.arange(_ERASED) < _integer(u[26], 1, _ERASED)
-      radius = jnp.where(there & (u[27] < erased), radius, -1.0)
+      radius = jnp.where(there & (u[27] < strengths.erased[0]), radius, -1.0)
       ink = ink * _discs_paper((places + 1) * (side / 2), radius, side)
 
     marks = []  # exists, places, radius, and whether they are letters
-    if labels > 0:
-      share = jnp.where(molecule, min(5 * labels, 1.0), labels)
+    if 'labels' in shown:
+      share = jnp.where(
+        molecule, jnp.minimum(5 * strengths.labels[0], 1.0), strengths.labels[0]
+      )
       found = _labelled_nodes(graph, chords, taken, share, u[17:19], label_w)
       marks.append((*found, jnp.ones(found[0].shape, bool)))
       away = jnp.where(taken[:, None, None], jnp.stack([start, end], 1)[:num_chords], 9)
-      found = _words(*found, words, away[:, 0], away[:, 1], word_w[:-_DISTRACTORS])
+      found = _words(
+        *found, strengths.words[0], away[:, 0], away[:, 1], word_w[:-_DISTRACTORS]
+      )
       marks.append((*found, jnp.ones(found[0].shape, bool)))
-    if distractors > 0:
+    if 'distractors' in shown:
       # A bent stroke leaves its chord by no more than 4/27 of its slopes.
       bow = jnp.linalg.norm(end - start, axis=-1) * (jnp.abs(slope0) + jnp.abs(slope1))
       thickness = 0.15 * bow + widths / side
@@ -1439,12 +1533,14 @@ def sample(
       for _, places, radius, _ in marks:
         start, end = jnp.concatenate([start, places]), jnp.concatenate([end, places])
         thickness = jnp.concatenate([thickness, radius])
-      found = _distractor_places(start, end, thickness, distractors, u[19:21], place_w)
-      word = word_w[-_DISTRACTORS:, 1] < words
+      found = _distractor_places(
+        start, end, thickness, strengths.distractors[0], u[19:21], place_w
+      )
+      word = word_w[-_DISTRACTORS:, 1] < strengths.words[0]
       marks.append((*found, word))
       free = jnp.isfinite(thickness)[:, None]
       start, end = jnp.where(free, start, 9), jnp.where(free, end, 9)
-      found = _words(*found, words, start, end, word_w[-_DISTRACTORS:])
+      found = _words(*found, strengths.words[0], start, end, word_w[-_DISTRACTORS:])
       marks.append((*found, jnp.ones(found[0].shape, bool)))
     if marks:
       exists, places, radius, letter = map(jnp.concatenate, zip(*marks, strict=True))
@@ -1456,19 +1552,19 @@ def sample(
         letter,
         glyph_w[: exists.shape[0]],
         width=unit * width,
-        ink_level=pick(u[2], contrast),
+        ink_level=pick(u[2], strengths.contrast),
         aliased=aliased_here,
         warp=lambda rows, columns: (
           amplitude * jnp.sin(cycles[0] * rows + 2 * np.pi * u[9]),
           amplitude * jnp.sin(cycles[1] * columns + 2 * np.pi * u[10]),
         ),
       )
-    if blur[1] > 0:
-      ink = _blur(ink, pick(u[12], blur))
-    level = pick(u[13] ** 2, background)
+    if 'blur' in shown:
+      ink = _blur(ink, pick(u[12], strengths.blur))
+    level = pick(u[13] ** 2, strengths.background)
     image = level + (1 - level) * ink
-    if noise[1] > 0:
-      image = drawing.add_noise(noise_key, image, pick(u[14] ** 2, noise))
+    if 'noise' in shown:
+      image = drawing.add_noise(noise_key, image, pick(u[14] ** 2, strengths.noise))
     return image
 
   def one(key):
@@ -1486,7 +1582,7 @@ def sample(
       height=side,
       width=side,
     )
-    target = drawing.line_ink(distance, unit * target_width, False)
+    target = drawing.line_ink(distance, unit * strengths.target_width[0], False)
     return {'image': image[..., None], 'target': target[..., None], 'graph': graph}
 
   return jax.vmap(one)(jax.random.split(key, batch_size))
