@@ -174,8 +174,10 @@ def append(path, row, lock):
 
 
 def find(rows, cell):
-  """The first of rows that a cell's config led to, or None."""
-  return next((row for row in rows if row['config_hash'] == cell.hash), None)
+  """The last of rows that a cell's config led to, with its label, or None."""
+  label = json.loads(json.dumps(cell.label))  # As it is read.
+  same = (row for row in rows[::-1] if row['config_hash'] == cell.hash)
+  return next((row for row in same if label.items() <= row.items()), None)
 
 
 def run_missing(
@@ -192,8 +194,8 @@ def run_missing(
 ):
   """Runs the cells that no line tells of and no other worker is at.
 
-  A cell that was run for another file is not run again: its line is copied. A cell that
-  fails is left out, and the rest goes on.
+  A cell that was run for another file, or with another label, is not run again: its
+  line is copied. A cell that fails is left out, and the rest goes on.
 
   Args:
     cells: list of `Cell`.
@@ -221,8 +223,9 @@ def run_missing(
     append(output, {**results, **cell.label}, workdir / 'claims' / 'output.lock')
 
   def known(cell):
-    found = (find(read(path), cell) for path in others)
-    return next((row for row in found if row), None)
+    """Results of a cell's config, whatever they were for."""
+    rows = (row for path in (output, *others) for row in read(path))
+    return next((row for row in rows if row['config_hash'] == cell.hash), None)
 
   def take(cell, stack):
     """Whether the cell is missing and now ours until the end of `stack`."""

@@ -34,7 +34,6 @@ from img2graph import plotting
 from img2graph import weights
 from img2graph.data import sources
 from img2graph.training import errors
-from launch import cells
 from launch import tables
 
 _ROWS = flags.DEFINE_integer('rows', 6, 'How many images, of graphs.')
@@ -170,7 +169,7 @@ def draw_scores(module, table, scale, output):
     errors.UserError: no cell is done.
   """
   path = pathlib.Path(output) / f'table_{table}.jsonl'
-  lines = [line for line in cells.read(path) if line['scale'] == scale]
+  lines = [line for line in tables.read(path) if line['scale'] == scale]
   if not lines:
     raise errors.UserError(f'no cell of this table at this scale is done in {path}.')
   form = tables.form_of(module, table)

@@ -109,23 +109,29 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
   # Rows of one config share its cells, for example those of different scores.
   settings = {}
   for order, row in enumerate(module.sweep(table)):
-    if recipes and row['recipe'] not in recipes:
-      continue
     if scale not in row.get('scales', module.SCALES):
       continue
     config = module.get_config(f'{row["recipe"]},{scale}')
     config = cells.override(config, row['overrides'])
-    key = (row['recipe'], record.config_hash(cells.plain(config)))
+    key = record.config_hash(cells.plain(config))
     settings.setdefault(key, (config, []))[1].append({'order': order, **row})
   found = []
   for seed in range(seeds):
-    for (recipe, _), (config, rows) in settings.items():
+    for config, rows in settings.values():
+      if recipes and not any(row['recipe'] in recipes for row in rows):
+        continue
+      recipe = rows[0]['recipe']
       cell = cells.Cell(
         '',
         cells.override(config, {'seed': seed}),
         {'table': table, 'scale': scale, 'recipe': recipe, 'rows': rows},
       )
       found.append(cell._replace(name=f'{recipe}_{scale}_{cell.hash}_seed_{seed}'))
+  if not found:
+    raise ValueError(
+      f'table {table} has no row at the scale {scale} of the recipes '
+      f'{", ".join(recipes or module.RECIPES)}.'
+    )
   return found
 
 
@@ -195,11 +201,22 @@ def form_of(module, table):
   return TRIPLETS if form is None else Form(**form)
 
 
+def read(path):
+  """The lines of a table in the order in which they were written.
+
+  A cell whose label has changed, such as a row that was named anew, has a line for
+  each; the last counts.
+  """
+  return list({line['config_hash']: line for line in cells.read(path)}.values())
+
+
 def summarize(lines, form=TRIPLETS):
   """The rows of a table, from its lines alone.
 
+  Of a row whose setting has changed the lines of the last setting count.
+
   Args:
-    lines: dicts, of one scale.
+    lines: dicts of `read`, of one scale.
     form: a `Form`.
 
   Returns:
@@ -210,14 +227,18 @@ def summarize(lines, form=TRIPLETS):
     the differences of the seeds that both have, by Student's t; no interval (None) for
     one seed.
   """
-  groups = {}
+  settings, groups = {}, {}
   for line in lines:
+    setting = record.config_hash(line['config'] | {'seed': None})
     for row in line['rows']:
-      key = (row['order'], row['recipe'])
-      scores = _scores(line, row['part'], form)
-      groups.setdefault(key, (row, {}))[1].setdefault(line['seed'], scores)
+      key = (row['recipe'], *row['row'].items())
+      if settings.setdefault(key, setting) != setting:
+        settings[key] = setting
+        del groups[key]
+      _, seeds = groups.get(key, (None, {}))
+      groups[key] = row, seeds | {line['seed']: _scores(line, row['part'], form)}
   found = []
-  for _, (row, seeds) in sorted(groups.items()):
+  for row, seeds in sorted(groups.values(), key=lambda group: group[0]['order']):
     stack = {name: [s[name] for s in seeds.values()] for name in form.columns}
     one = {
       'recipe': row['recipe'],
@@ -252,7 +273,9 @@ def _scores(line, part, form):
   found = {}
   for title, (place, factor) in form.columns.items():
     values = (_at(line, scores, one) for one in place.split('|'))
-    found[title] = factor * next(value for value in values if value is not None)
+    # Not every system tells everything, for example memory.
+    value = next((value for value in values if value is not None), float('nan'))
+    found[title] = factor * value
   return found
 
 
@@ -353,7 +376,7 @@ def _and(values):
 def draw(module, table, output):
   """Writes the Markdown page and the pictures of a table, if it has any lines."""
   folder = pathlib.Path(output)
-  lines = cells.read(folder / f'table_{table}.jsonl')
+  lines = read(folder / f'table_{table}.jsonl')
   if not lines:
     return
   form = form_of(module, table)

@@ -155,7 +155,7 @@ def test_a_cell_that_another_finishes_before_the_claim_is_not_run(
   def claim_late(path):
     if path.name == 'seed_0.lock':
       row = worker.train_slowly(0.0, cell.config, tmp_path / 'elsewhere')
-      cells.append(output, row, tmp_path / 'lock')
+      cells.append(output, row | cell.label, tmp_path / 'lock')
     return claim(path)
 
   monkeypatch.setattr(cells, 'claim', claim_late)

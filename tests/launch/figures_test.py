@@ -17,6 +17,7 @@ from img2graph import charts
 from img2graph import methods
 from img2graph import weights
 from img2graph.training import errors
+from launch import cells
 from launch import figures
 from launch import tables
 
@@ -100,6 +101,7 @@ def test_scores_are_shown_over_the_values_of_their_rows(tmp_path, monkeypatch):
   for k, cell in enumerate(found[:-1]):  # The last seed of 32 keypoints is missing.
     scores = {'error_percent': k, 'fixed_keypoints': {'error_percent': 9}}
     line = dict(cell.label, seed=cell.config.seed, scores=scores)
+    line |= {'config': cells.plain(cell.config), 'config_hash': cell.hash}
     with open(tmp_path / 'table_keypoints.jsonl', 'a') as file:
       file.write(json.dumps(line) + '\n')
   figures.draw_scores(autolink, 'keypoints', 'smoke', tmp_path)  # As a picture.

@@ -116,6 +116,7 @@ def test_cells_are_rows_by_seeds_and_rows_of_one_config_share_them():
     ({'scale': 'huge'}, 'scale must be one of paper, cpu'),
     ({'recipes': ['ours', 'pie']}, "recipes must be of paper, ours; got 'pie'"),
     ({'seeds': 0}, 'seeds must be at least 1'),
+    ({'table': '2', 'recipes': ['paper']}, 'table 2 has no row at the scale cpu'),
   ],
 )
 def test_what_there_is_not_is_refused(changes, message):
@@ -159,7 +160,8 @@ def test_rows_are_held_against_others_seed_by_seed():
     row = {'order': order, 'recipe': 'r', 'row': {'loss': 'ab'[order]}, 'part': ''}
     row |= {'published': {'accuracy': (91.3, None)}} if order else {'published': {}}
     row |= {'against': {'loss': 'a'}} if order else {}
-    return {'rows': [row], 'seed': seed, 'scores': {'test': {'accuracy': accuracy}}}
+    scores = {'test': {'accuracy': accuracy}}
+    return {'rows': [row], 'seed': seed, 'scores': scores, 'config': {'loss': order}}
 
   lines = [line(0, 0, 0.5), line(0, 1, 0.7), line(0, 2, 0.6), line(0, 3, 0.1)]
   lines += [line(1, 2, 0.63), line(1, 0, 0.51), line(1, 1, 0.72)]
@@ -182,6 +184,59 @@ def test_rows_are_held_against_others_seed_by_seed():
   assert tables.summarize(lines[1:2], seeds)[0]['scores'] == {'seed': (2, 0)}
   *_, alone = tables.summarize([lines[1], lines[-1]], form)
   assert alone['gain'] == (pytest.approx(2), None, 1)
+
+
+def _rows(*names, **changes):
+  """A module with one table of these rows, each of a capacity of its own."""
+
+  def sweep(name):
+    for recipe, text, capacity in names:
+      row = {'recipe': recipe, 'row': {'method': text}, 'published': {}, 'part': ''}
+      yield row | {'overrides': {'method.capacity': capacity}}
+
+  return types.SimpleNamespace(
+    **vars(MODULE) | {'sweep': sweep, 'TABLES': {'1': 'First'}} | changes
+  )
+
+
+def _record(module, folder, seeds=2):
+  """What `cells.run_missing` runs of a module's table, and its rows then."""
+  seen = []
+
+  def train(config, workdir):
+    seen.append(config.method.capacity)
+    return _results(config, config.method.capacity / 100)
+
+  output = folder / 'table_1.jsonl'
+  found = tables.cells_of(module, '1', scale='cpu', seeds=seeds)
+  cells.run_missing(found, folder, output, train=train, say=lambda text: None)
+  rows = tables.summarize(tables.read(output))
+  return seen, [
+    (*r['row'].values(), r['n'], round(r['scores']['F1 5 %'][0])) for r in rows
+  ]
+
+
+def test_recipes_of_one_config_are_run_once_and_have_their_rows(tmp_path):
+  config = lambda variant: _config(f'ours,{variant.split(",")[1]}')  # noqa: E731
+  module = _rows(('paper', 'a', 5), ('ours', 'b', 5), get_config=config)
+  seen, rows = _record(module, tmp_path)
+  assert seen == [5, 5]
+  assert rows == [('a', 2, 5), ('b', 2, 5)]
+  (cell,) = tables.cells_of(module, '1', scale='cpu', seeds=1, recipes=['ours'])
+  assert len(cell.label['rows']) == 2  # The same cell, by the same name.
+  assert cell.name.startswith('paper_cpu')
+
+
+def test_rows_may_come_between_others_be_renamed_and_change_their_setting(tmp_path):
+  _record(_rows(('ours', 'a', 5), ('ours', 'b', 6)), tmp_path)
+  seen, rows = _record(
+    _rows(('ours', 'a', 5), ('ours', 'between', 7), ('ours', 'c', 6)), tmp_path
+  )
+  assert seen == [7, 7]
+  assert rows == [('a', 2, 5), ('between', 2, 7), ('c', 2, 6)]
+  seen, rows = _record(_rows(('ours', 'a', 8), ('ours', 'c', 6)), tmp_path, seeds=1)
+  assert seen == [8]
+  assert ('a', 1, 8) in rows and ('c', 2, 6) in rows
 
 
 def test_time_is_estimated_from_the_same_row_or_else_the_same_recipe():
