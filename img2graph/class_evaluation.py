@@ -35,10 +35,7 @@ def classify(method, variables, images, *, batch_size, sharding=None):
   Raises:
     ValueError: the method knows no classes, or `batch_size` is not positive.
   """
-  if method.classify is None:
-    raise ValueError(
-      'classes are judged of a method that classifies; this one does not.'
-    )
+  _check_classifies(method)
   batches = evaluation.in_batches(
     _compiled(method.classify, sharding),
     variables,
@@ -48,6 +45,34 @@ def classify(method, variables, images, *, batch_size, sharding=None):
   )
   found = [jax.tree.map(lambda x, n=n: x[:n], outputs) for outputs, n in batches]
   return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+
+def check(method, data):
+  """Raises ValueError unless a method takes such images and knows their classes.
+
+  Args:
+    method: a `methods.base.Method`.
+    data: {'image': `[n, S, S, 3]` uint8, 'label': `[n]` int}.
+  """
+  _check_classifies(method)
+  side, most = data['image'].shape[1], int(data['label'].max())
+  if side not in method.sides:
+    raise ValueError(
+      f'the images have {side} pixels a side, and the method takes '
+      f'{" or ".join(map(str, method.sides))}: set config.method.side.'
+    )
+  if most >= method.num_classes:
+    raise ValueError(
+      f'there are labels up to {most}, and the method knows {method.num_classes} '
+      'classes, from 0: set the num_classes of its network.'
+    )
+
+
+def _check_classifies(method):
+  if method.classify is None:
+    raise ValueError(
+      'classes are judged of a method that classifies; this one does not.'
+    )
 
 
 def evaluate(method, variables, data, *, batch_size, num_images=None, sharding=None):

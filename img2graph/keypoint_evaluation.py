@@ -61,11 +61,7 @@ def find_keypoints(
 
   def images():
     for chunk in evaluation.examples(source, num_images=num_images, seed=seed):
-      if 'points' not in chunk:
-        raise ValueError(
-          'keypoints are judged on images with points; these have none, as is so of '
-          "the part 'train' of any set."
-        )
+      _check_points(chunk)
       truths.append({n: v for n, v in chunk.items() if n in _TRUTH})
       yield from chunk['image']
 
@@ -78,6 +74,21 @@ def find_keypoints(
   ]
   truth = jax.tree.map(lambda *parts: np.concatenate(parts), *truths)
   return keypoints.Keypoints(np.concatenate(found), **truth)
+
+
+def check_source(source):
+  """Raises ValueError unless images that are read have annotated points."""
+  # Those that are drawn need a compilation to tell, and are the same in all parts.
+  if hasattr(source, 'iterate'):
+    _check_points(next(source.iterate(seed=0, batch_size=1)))
+
+
+def _check_points(batch):
+  if 'points' not in batch:
+    raise ValueError(
+      'keypoints are judged on images with points; these have none, as is so of the '
+      "part 'train' of any set, and of a folder: config.eval.kind may be graph."
+    )
 
 
 def evaluate(method, variables, fit, test, *, protocol, seed=0, **options):

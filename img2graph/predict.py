@@ -67,6 +67,10 @@ class Predictor:
     self.method, variables, meta = weights.load_method(path)
     self.card = meta['card']
     method = meta['method']['name']
+    if self.method.predict is None:
+      raise ValueError(
+        f'weights {path} are of {method}, which finds no graph in an image.'
+      )
     self.name = f'{method}, {path.name}, img2graph {img2graph.__version__}'
     self._variables = jax.device_put(variables)
     self._compiled = functools.cache(self._compile)

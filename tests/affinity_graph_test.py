@@ -150,3 +150,9 @@ def test_the_command_tells_mistakes(run, photos, tmp_path, capsys):
   assert 'bad.png' in error and '6 images' in error
   with pytest.raises(ValueError, match='got -1'):
     affinity_graph.strong_pairs(np.zeros((2, 2)), neighbours=-1)
+
+
+def test_who_asks_a_classifier_for_graphs_is_told(run, photos, capsys):
+  command = ['predict', str(photos / '0.png'), f'--weights={run}', f'--output={run}']
+  assert cli.main(command) == 2
+  assert 'affinity_batch, which finds no graph in an image' in capsys.readouterr().err

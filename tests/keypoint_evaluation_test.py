@@ -210,6 +210,7 @@ def test_training_is_judged_by_points_if_the_config_says_so(tmp_path, monkeypatc
     (dict(kind='points'), 'config.eval.kind must be one of graph, keypoints'),
     (dict(protocol='f1'), "config.eval: there is no protocol 'f1'"),
     (dict(fit={'part': 'val'}), 'config.eval: part must be one of'),
+    (dict(fit={'part': 'train'}), 'config.eval: keypoints are judged on images with'),
     (dict(test=None), 'the config lacks eval.test'),
   ],
 )

@@ -128,7 +128,12 @@ def build(
     return model.apply(variables, images)
 
   return base.Method(
-    init=init, loss=loss_fn, classify=classify, sides=(side,), channels=3
+    init=init,
+    loss=loss_fn,
+    classify=classify,
+    num_classes=model.network.num_classes,
+    sides=(side,),
+    channels=3,
   )
 
 

@@ -30,6 +30,7 @@ class Method:
       'reconstruction' or 'input'. None for a method without panels.
     classify: `(variables, images) -> (features [B, D], logits [B, C])`, both float32;
       None for a method that knows no classes.
+    num_classes: C of `classify`; None without it.
     refine: `(variables, images, graph, num_steps) -> Graph`: test-time fitting of the
       graph to the images through the renderer; None if a method has none.
     ink: `(variables, images) -> [B, S, S]`, the line drawings that the graphs explain,
@@ -46,6 +47,7 @@ class Method:
   predict: Callable[..., Any] | None = None
   reconstruct: Callable[..., Any] | None = None
   classify: Callable[..., Any] | None = None
+  num_classes: int | None = None
   refine: Callable[..., Any] | None = None
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)

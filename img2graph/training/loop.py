@@ -540,6 +540,11 @@ class _Exam:
   """
 
   def __init__(self, config, method, source):
+    if method.predict is None:
+      raise ValueError(
+        f'kind must not be graph: the method {config["method"]["name"]} finds no graph '
+        'in an image.'
+      )
     self._options = config['eval']
     archive = self._options.get('archive', '')
     other = self._options.get('data')  # For example another split.
@@ -586,13 +591,14 @@ class _Exam:
     """Mean of the training loss at the end of its schedule, over the images."""
     options, source = self._options, self._data
     key = jax.random.key(options['seed'])
-    sample, total, count = None, 0.0, 0
+    sample, total, count, wanted = None, 0.0, 0, options['num_images']
     if hasattr(source, 'sample'):
       sample = jax.jit(source.sample, static_argnums=1)
     else:
       size = min(options['batch_size'], source.size)
+      wanted = min(wanted, source.size)
       batches = source.iterate(seed=options['seed'], batch_size=size)
-    while count < options['num_images']:
+    while count < wanted:
       step_key = jax.random.fold_in(key, count)
       batch = sample(step_key, options['batch_size']) if sample else next(batches)
       batch = sources.as_float(batch)
@@ -619,6 +625,8 @@ class _KeypointExam:
     self._fit, self._test = (
       data.build(**(config['data'] | self._options[part])) for part in ('fit', 'test')
     )
+    for source in (self._fit, self._test):
+      keypoint_evaluation.check_source(source)
 
   def scores(self, state, *, final=False):
     """Scores by name."""
@@ -649,6 +657,8 @@ class _ClassExam:
       data.build(**(config['data'] | self._options[part])).resident
       for part in ('valid', 'test')
     )
+    for images in (self._valid, self._test):
+      class_evaluation.check(method, images)
 
   def scores(self, state, *, final=False):
     """Scores by name, of the validation."""
@@ -897,9 +907,10 @@ class _Run:
         with self._stop.at_once():
           one = self._seeds.pick(state, i)
           scores = self._plan.exam.scores(one, final=final)
+        # First the weights: what is told is not evaluated again after a kill.
+        self._keep_if_best(i, one, step, scores)
         if not told:
           self._tell(i, step, scores)
-        self._keep_if_best(i, one, step, scores)
         if final:
           self._scores[i] = scores
         continue

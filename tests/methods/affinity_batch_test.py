@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import chex
 import jax
@@ -192,19 +193,59 @@ def test_what_was_best_in_validation_is_tested_and_kept(whole):
 
 def test_going_on_in_the_middle_of_an_epoch_changes_no_bit(whole, tmp_path):
   folder, results = whole
-  # The run is stopped after step 5; an epoch has 29 images, which are no whole batches.
+  # A run that was stopped after step 5, of which nothing later is left; an epoch has 29
+  # images, which are no whole batches.
   short = tmp_path / 'run'
-  train(config(folder / 'a.npz'), short)
+  shutil.copytree(folder / 'run', short)
   for step in (10, 12):
-    for path in sorted((short / 'checkpoints' / str(step)).rglob('*'), reverse=True):
-      path.rmdir() if path.is_dir() else path.unlink()
-    (short / 'checkpoints' / str(step)).rmdir()
-  (short / 'results.json').unlink()
-  (short / 'weights.npz').unlink()
+    shutil.rmtree(short / 'checkpoints' / str(step))
+  for name in ('results.json', 'weights.npz', 'best.npz'):
+    (short / name).unlink()
+  told = (short / 'metrics.jsonl').read_text()
+  kept = [line for line in told.splitlines() if json.loads(line)['step'] <= 3]
+  (short / 'metrics.jsonl').write_text('\n'.join(kept) + '\n')
+  # The first evaluation is not told again: it must not have been the best.
+  assert results['scores']['best_step'] > 4
   again = train(config(folder / 'a.npz'), short)
   assert again['scores'] == results['scores']
+
+  def steps(run):
+    rows = [json.loads(line) for line in (run / 'metrics.jsonl').open()]
+    return {r['step']: r['cross_entropy'] for r in rows if 'cross_entropy' in r}
+
+  whole_run, second = steps(folder / 'run'), steps(short)
+  assert {k: whole_run[k] for k in range(6, 13)} == {k: second[k] for k in range(6, 13)}
   one, two = (weights.load(f / 'weights.npz')[0] for f in (folder / 'run', short))
   chex.assert_trees_all_equal(one, two)
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    (
+      dict(method=dict(network=dict(NETWORK, num_classes=2))),
+      'config.eval: there are labels up to 2, and the method knows 2 classes',
+    ),
+    (
+      dict(method=dict(side=2 * SIDE)),
+      f'config.eval: the images have {SIDE} pixels a side, and the method takes',
+    ),
+    (
+      dict(eval=dict(kind='graph', thresholds=(0.05,), capacities=())),
+      'config.eval: kind must not be graph: the method affinity_batch finds no graph',
+    ),
+  ],
+)
+def test_data_that_do_not_fit_are_told_before_training(
+  whole, tmp_path, changes, message
+):
+  folder, _ = whole
+  wrong = config(folder / 'a.npz')
+  for part, values in changes.items():
+    wrong[part] = wrong[part] | values
+  with pytest.raises(errors.UserError, match=message):
+    train(wrong, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_panels_are_refused(whole):
