@@ -4,7 +4,7 @@
       --torch_python=PYTHON --steps=400 --output=results/autolink/training.json
 
 The archive is one with points (`data/photo_archive.py`); the config is
-configs/autolink.py:general,cpu. Both train on the same images for the same number of
+configs/autolink.py:tuned,cpu. Both train on the same images for the same number of
 steps, with the same batch size and the fallback loss with the same random features, one
 after the other in this one run; a regression from keypoints to points is fitted on the
 part 'fit' and judged on the part 'test'. Written are the errors with and without a bias
@@ -41,7 +41,7 @@ _TRUTH = ('points', 'visible', 'scale')
 
 def make_config(options):
   """The config of our run."""
-  config = autolink.get_config('general,cpu')
+  config = autolink.get_config('tuned,cpu')
   config.seed = options.seed
   config.train_steps = options.steps
   config.batch_size = options.batch_size
