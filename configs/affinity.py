@@ -140,9 +140,10 @@ FORMS = {name: _ACCURACY for name in TABLES} | {
     columns={
       'images/s': ('/images_per_second', 1),
       'minutes': ('/wall_clock/total_seconds', 1 / 60),
-      'peak memory MiB': ('/peak_memory_mib', 1),
+      'memory of a step MiB': ('/step_memory_mib', 1),
     },
-    about='Speed of training alone; minutes and memory of the whole run.',
+    about='Speed of training alone; minutes of the whole run; memory of one training '
+    'step, parameters and batch included, as it was compiled.',
   )
 }
 

@@ -528,7 +528,7 @@ def _links(arguments):
   frames = []
   for path in (paths[i * len(paths) // shown] for i in range(shown)):
     document = found[path]
-    kept = links.part(document, document.node_prob >= 0, arguments.threshold)
+    kept = links.part(document, document.node_prob >= 0.5, arguments.threshold)
     frames.append(links.frame(_colours(path), kept, count, by_number))
   plotting.save_png(output / 'strip.png', plotting.strip(frames))
   if len(frames) > 1:

@@ -23,8 +23,9 @@ def shared(documents, threshold=0.5):
 
   Returns:
     A `formats.Document` over an image of the size of the first. A keypoint lies at the
-    mean of its places, each relative to the size of its image, and is as probable as on
-    the mean of all images.
+    mean of its places, each relative to the size of its image and as heavy as it is
+    probable there, and is as probable as on the mean of all images. An edge counts as
+    far as both of its ends are there.
 
   Raises:
     ValueError: there is no document, or one does not tell the size of its image.
@@ -38,11 +39,15 @@ def shared(documents, threshold=0.5):
     if document.width is None:
       raise ValueError(f'the graph of {document.file} tells no size of its image.')
     ids = document.node_ids
-    places[ids] += document.nodes_px / [document.width, document.height]
-    seen[ids] += 1
+    # Those that are nowhere still have a place.
+    weight = np.maximum(document.node_prob, 1e-9)
+    shares = document.nodes_px / [document.width, document.height]
+    places[ids] += weight[:, None] * shares
+    seen[ids] += weight
     node_prob[ids] += document.node_prob / len(documents)
     first, second = np.sort(ids[document.edges], axis=1).reshape(-1, 2).T
-    edge_prob[first, second] += document.edge_prob / len(documents)
+    there = document.node_prob[document.edges].prod(axis=1)
+    edge_prob[first, second] += there * document.edge_prob / len(documents)
   (ids,) = np.nonzero(seen)
   places = places[ids] / seen[ids, None]
   edge_prob = edge_prob[np.ix_(ids, ids)].clip(max=1)

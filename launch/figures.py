@@ -62,20 +62,24 @@ def draw_graphs(found, workdir, *, rows):
     A PIL image, RGB.
 
   Raises:
-    errors.UserError: there are no weights.
+    errors.UserError: there are no weights, or they draw nothing.
   """
   pictures = {}
   for cell, path in _done(found, workdir, 'weights.npz'):
     method, variables, _ = weights.load_method(path)
+    if method.reconstruct is None:
+      raise errors.UserError(
+        f'the method {cell.config.method.name} draws no graphs, so this table has no '
+        'figure of them.'
+      )
     # Recipes may see images of other sizes, but not of other shapes.
     batch = jax.device_get(batch_of(cell.config, rows))
     made = jax.device_get(jax.jit(method.reconstruct)(variables, batch['image']))
-    options = dict(true_graphs=batch['graph'], rows=rows)
+    options = dict(true_graphs=batch.get('graph'), rows=rows)
     shown = [batch['image'], made['drawing'], made['graph']]
     if not pictures:
-      pictures['image'] = plotting.panel(
-        *shown, columns=['input', 'true graph'], **options
-      )
+      columns = ['input', 'true graph'] if 'graph' in batch else ['input']
+      pictures['image'] = plotting.panel(*shown, columns=columns, **options)
     columns = ['graph', 'adjacency']
     if cell.config.method.name != 'supervised':  # Those only draw what they found.
       columns = ['drawing', *columns]

@@ -74,12 +74,15 @@ def cells_of(config, overrides_list):
 def table(rows):
   """Markdown table of the lines of an output; seeds of one setting share a row.
 
-  Each cell is the mean and, of several seeds, the lowest value, in percent.
+  Each cell is the mean and, of several seeds, the lowest value, in percent. Where there
+  are no edge triplets it is the mean of what a run tells first, in its own unit.
   """
   groups = {}
   for row in rows:
     setting = {k: v for k, v in row['overrides'].items() if k != 'seed'}
     groups.setdefault(cells.slug(setting), []).append(row)
+  if any('at' not in row['scores'] for row in rows):
+    return _table_of_headlines(groups)
   lines = [
     '| setting | capacity | seeds | F1 3 % | F1 5 % | F1 8 % | exact 5 % | minutes |',
     '|---|---|---|---|---|---|---|---|',
@@ -101,6 +104,29 @@ def table(rows):
         f'| {name} | {k or capacity} | {len(group)} | {" | ".join(figures)} '
         f'| {minutes:.1f} |'
       )
+  return '\n'.join(lines) + '\n'
+
+
+def _table_of_headlines(groups):
+  """The table of `{setting: lines}` by the scores that `loop.headline` names."""
+  from img2graph.training import loop
+
+  told = {
+    name: [loop.headline(row['scores'], nested=False) for row in group]
+    for name, group in groups.items()
+  }
+  columns = list(
+    dict.fromkeys(n for rows in told.values() for row in rows for n in row)
+  )
+  lines = [
+    f'| setting | seeds | {" | ".join(columns)} | minutes |',
+    '|---' * (len(columns) + 3) + '|',
+  ]
+  for name, group in groups.items():
+    minutes = np.mean([row['wall_clock']['total_seconds'] for row in group]) / 60
+    values = [[row[c] for row in told[name] if c in row] for c in columns]
+    figures = [f'{np.mean(v):.4g}' if v else '' for v in values]
+    lines.append(f'| {name} | {len(group)} | {" | ".join(figures)} | {minutes:.1f} |')
   return '\n'.join(lines) + '\n'
 
 

@@ -362,9 +362,15 @@ def _about(lines, form):
     }
   )
   commits = sorted({line['code']['commit'][:10] for line in lines})
+  losses = sorted(
+    {(line['config']['method'].get('loss') or {}).get('kind') for line in lines}
+    - {None},
+  )
   images = f'Images of {_and(sorted(sides))} pixels, ' if sides else 'Images, '
   text = f'Mean and standard deviation over n seeds. {form.about} '
   text += f'{images}{_and([f"{n:,}" for n in steps])} of them in training; '
+  if losses:
+    text += f'loss: {_and(losses)}; '
   return text + f'{hours:.1f} hours in all on {_and(chips)}; commits {_and(commits)}.'
 
 

@@ -42,6 +42,27 @@ def test_the_shared_graph_is_the_mean_by_hand():
     links.shared([])
 
 
+def test_a_keypoint_counts_as_far_as_it_is_there():
+  first, second = (
+    formats.Document(
+      nodes_px=nodes,
+      edges=[[0, 1]],
+      edge_prob=[0.8],
+      node_prob=probs,
+      width=100,
+      height=100,
+    )
+    for nodes, probs in (
+      ([[10, 10], [50, 50]], [1, 0.75]),
+      ([[10, 10], [90, 10]], [1, 0.25]),
+    )
+  )
+  found = links.shared([first, second], threshold=0)
+  np.testing.assert_allclose(found.nodes_px, [[10, 10], [60, 40]])
+  np.testing.assert_allclose(found.node_prob, [1, 0.5])
+  np.testing.assert_allclose(found.edge_prob, [0.4])
+
+
 def two_cliques():
   """Keypoints 0, 2, 4 and 1, 3, linked strongly within and weakly between."""
   edges = list(itertools.combinations(range(5), 2))

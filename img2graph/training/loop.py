@@ -722,6 +722,7 @@ class _Run:
     self._failed = {}  # i -> NonFiniteError.
     self._scores = {}  # i -> those at the end.
     self._worth = {}  # i -> that of `best.npz`.
+    self._step_memory_mib = None
 
   def go(self, evaluate):
     """What `train_seeds` returns for these plans."""
@@ -827,6 +828,7 @@ class _Run:
         last_is_batch=not plan.samples,
       )
       step_fn = lowered.compile(compiler_options=parallel.compiler_options())
+      self._step_memory_mib = record.program_memory_mib(step_fn)
     if plan.samples:
       return lambda state: step_fn(state, loss_key, data_key, kept)
     return lambda state: step_fn(state, loss_key, self._batch(), kept)
@@ -978,6 +980,7 @@ class _Run:
         times,
         self._console,
         seeds_at_once=len(self._plans),
+        step_memory_mib=self._step_memory_mib,
       )
       for i, plan in enumerate(self._plans)
     ]
@@ -1059,7 +1062,17 @@ def _plain(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def _finish(plan, state, variables, scores, times, console, *, seeds_at_once=1):
+def _finish(
+  plan,
+  state,
+  variables,
+  scores,
+  times,
+  console,
+  *,
+  seeds_at_once=1,
+  step_memory_mib=None,
+):
   """Writes `weights.npz` and `results.json`; returns what the latter holds.
 
   Args:
@@ -1070,6 +1083,7 @@ def _finish(plan, state, variables, scores, times, console, *, seeds_at_once=1):
     times: of the clock.
     console: tells that it is done.
     seeds_at_once: how many seeds shared the time.
+    step_memory_mib: of the compiled step; None if no step was compiled.
   """
   config = plan.config
   step = int(state.step)
@@ -1086,6 +1100,8 @@ def _finish(plan, state, variables, scores, times, console, *, seeds_at_once=1):
     'wall_clock': times,
     'num_params': states.num_params(state),
     'peak_memory_mib': record.peak_memory_mib(),
+    # Of one step on one device, whatever ran before it in this process.
+    'step_memory_mib': step_memory_mib,
     'config': json.loads(json.dumps(config)),
     'config_hash': record.config_hash(config),
     'code': record.code(),

@@ -83,6 +83,23 @@ def forget_peak_memory():
     pathlib.Path('/proc/self/clear_refs').write_text('5')
 
 
+def program_memory_mib(compiled):
+  """MiB that a compiled program needs on a device: arguments, results, and between.
+
+  Args:
+    compiled: a `jax.stages.Compiled`.
+
+  Returns:
+    float, or None where the compiler does not tell.
+  """
+  found = compiled.memory_analysis()
+  if found is None:
+    return None
+  names = ('argument', 'output', 'temp')
+  size = sum(getattr(found, f'{name}_size_in_bytes') for name in names)
+  return (size - found.alias_size_in_bytes) / 2**20
+
+
 def peak_memory_mib():
   """The most memory that was in use, in MiB: of the busiest device, or of this process.
 

@@ -61,6 +61,30 @@ def test_each_recipe_that_is_done_has_its_columns(tmp_path):
   assert _figure(tmp_path, '--recipes=supervised').width == alone.width
 
 
+def test_methods_without_true_graphs_or_drawings(tmp_path):
+  (cell,) = tables.cells_of(autolink, '1', scale='smoke', seeds=1)
+  config = cell.config.to_dict()
+  method = methods.build(
+    train_steps=2, precision=config['precision'], **config['method']
+  )
+  batch = figures.batch_of(cell.config, 2)
+  variables = jax.device_get(jax.jit(method.init)(jax.random.key(0), batch))
+  (tmp_path / cell.name).mkdir()
+  weights.save(tmp_path / cell.name / 'weights.npz', variables, config=config)
+  picture = figures.draw_graphs([cell], tmp_path, rows=2)
+  assert picture.width > picture.height > 100
+
+  (cell,) = tables.cells_of(affinity, '4', scale='smoke', seeds=1, recipes=['base'])
+  config = cell.config.to_dict()
+  method = methods.build(train_steps=2, precision='float32', **config['method'])
+  batch = {'image': np.zeros((1, 32, 32, 3), np.float32)}
+  variables = jax.device_get(jax.jit(method.init)(jax.random.key(0), batch))
+  (tmp_path / cell.name).mkdir()
+  weights.save(tmp_path / cell.name / 'weights.npz', variables, config=config)
+  with pytest.raises(errors.UserError, match='affinity_batch draws no graphs'):
+    figures.draw_graphs([cell], tmp_path, rows=2)
+
+
 def _see(monkeypatch, name, picture):
   """What a chart is called with."""
   seen = []

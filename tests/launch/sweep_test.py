@@ -50,6 +50,25 @@ def test_the_table_has_a_row_for_each_setting():
   assert lines[2].endswith('| 42.50 (min 40.00) | 1.5 |')
 
 
+def test_without_triplets_the_table_has_what_a_run_tells_first():
+  config = ml_collections.ConfigDict({'seed': 0, 'lr': 0.1})
+  rows = [
+    cell.label
+    | {
+      'wall_clock': {'total_seconds': 60.0},
+      'scores': {
+        'error_percent': error,
+        'fixed_keypoints': {'error_percent': 9.0},
+        'images': 4,
+      },
+    }
+    for cell, error in zip(sweep.cells_of(config, ENTRIES), (3, 4, 5), strict=True)
+  ]
+  head, _, *lines = sweep.table(rows).splitlines()
+  assert head.startswith('| setting | seeds | error_percent | fixed_keypoints/error')
+  assert lines == ['| lr=0.1 | 2 | 3.5 | 9 | 1.0 |', '| lr=0.2 | 1 | 5 | 9 | 1.0 |']
+
+
 def test_sweeps_of_a_config_file_are_found_by_name():
   seeds = sweep.entries('configs/simple_shapes.py', 'seeds')
   assert len(seeds) == 20 and seeds[0] == {'data.side': 64, 'seed': 0}

@@ -18,6 +18,7 @@ from img2graph.losses import affinity
 from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
+from img2graph.training import parallel
 
 SIDE = 8
 NETWORK = dict(kind='cifar', depth=8, width=4, num_classes=3)
@@ -122,6 +123,26 @@ def test_scores_are_counted_image_by_image(variables):
     for i in (0, 4)
   ]
   assert scores['target_mass'] == pytest.approx(np.mean(masses), rel=1e-4)
+
+
+def test_four_devices_take_the_step_of_one(batch):
+  method = build()
+  mesh = parallel.make_mesh()
+  assert mesh.size == 4
+  variables = method.init(jax.random.key(0), batch)
+
+  def slopes(params, batch):
+    given = variables | {'params': params}
+    grad = jax.grad(method.loss, has_aux=True)
+    grads, aux = grad(given, batch, jax.random.key(0), 0)
+    return grads['params'], aux
+
+  step = jax.jit(slopes)
+  alone = step(variables['params'], batch)
+  spread = jax.device_put(batch, parallel.sharded(mesh))
+  found = step(jax.device_put(variables['params'], parallel.replicated(mesh)), spread)
+  assert alone[1]['metrics']['affinity'] > 0.1
+  chex.assert_trees_all_close(found, alone, rtol=1e-3, atol=1e-5)
 
 
 def config(path, **changes):

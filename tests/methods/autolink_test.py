@@ -224,6 +224,40 @@ def test_edge_maps_of_one_channel_of_many_and_of_points():
   np.testing.assert_allclose(points[..., 0], expected.max(-1), atol=1e-6)
 
 
+def test_a_thickness_of_each_edge_is_its_own_and_is_learned():
+  method_options = options(**{'renderer.thickness': 'each'})
+  model = autolink.build_model(
+    precision='float32',
+    **{n: v for n, v in method_options.items() if n not in ('name', 'mask', 'loss')},
+  )
+  rng = np.random.default_rng(1)
+  nodes = rng.uniform(-0.8, 0.8, (1, NUM, 2)).astype(np.float32)
+  found = autolink.Found(nodes, np.ones((1, PAIRS)), np.ones((1, NUM)))
+  thickness = np.linspace(0.05, 0.3, PAIRS).astype(np.float32)
+  start = {'edges': np.zeros(PAIRS), 'alpha': np.float32(1)}
+
+  def draw(log_thickness):
+    params = start | {'log_thickness': log_thickness}
+    drawn = model.apply({'params': params}, found, SIDE, method='draw')
+    return drawn.sum(), drawn
+
+  (_, drawn), slope = jax.jit(jax.value_and_grad(draw, has_aux=True))(np.log(thickness))
+  senders, receivers = geometry.node_pairs(NUM)
+  distance_sq = geometry.segment_distance_sq(
+    geometry.pixel_centres(SIDE, SIDE)[:, :, None],
+    *(
+      np.broadcast_to(nodes[0, k], (SIDE, SIDE, PAIRS, 2)) for k in (senders, receivers)
+    ),
+  )
+  distance_sq = np.asarray(distance_sq)
+  expected = np.exp(-distance_sq / thickness**2)
+  np.testing.assert_allclose(drawn[0, ..., 0], expected.max(-1), atol=1e-5)
+  # Of each pixel the one edge that wins: d/d log s of exp(-d^2 / s^2).
+  wins = expected == expected.max(-1, keepdims=True)
+  by_hand = (wins * expected * 2 * distance_sq / thickness**2).sum((0, 1))
+  np.testing.assert_allclose(slope, by_hand, rtol=1e-3, atol=1e-4)
+
+
 def test_an_absent_keypoint_takes_its_lines_with_it():
   weights = np.ones((2, PAIRS), np.float32)
   presence = np.array([[1, 1, 0, 1], [1, 0.5, 1, 1]], np.float32)

@@ -57,3 +57,11 @@ def test_versions_and_hardware_say_what_is_here():
   assert found['devices'] == jax.device_count() == 4
   assert found['platform'] == jax.default_backend()
   assert found['cores'] >= 1 and found['cpu_model']
+
+
+def test_memory_of_a_program_is_that_of_what_it_takes_and_gives():
+  program = jax.jit(lambda x: x + 1)
+  x = jax.ShapeDtypeStruct((2**18,), 'float32')  # 1 MiB.
+  assert 2 <= record.program_memory_mib(program.lower(x).compile()) < 2.1
+  program = jax.jit(lambda x: x + 1, donate_argnums=0)
+  assert 1 <= record.program_memory_mib(program.lower(x).compile()) < 1.1
