@@ -24,6 +24,7 @@ VARIANTS = tuple(f'{recipe},{scale}' for recipe in RECIPES for scale in SCALES)
 
 # Of the training images, as torch users know them; the paper says nothing of it.
 _CIFAR = dict(mean=(0.491, 0.482, 0.447), deviation=(0.247, 0.243, 0.262))
+_CIFAR100 = dict(mean=(0.507, 0.487, 0.441), deviation=(0.267, 0.256, 0.276))
 _IMAGENET = dict(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 # Images of a set, but for the tenth of them that validates.
@@ -211,8 +212,12 @@ def _setting(data, depth):
   c.data.name = data
   overrides = {'data.name': data}
   if data == 'cifar100':
-    overrides |= {'method.network.depth': depth, 'method.network.num_classes': 100}
-    return overrides
+    return overrides | {
+      'method.network.depth': depth,
+      'method.network.num_classes': 100,
+      'method.mean': _CIFAR100['mean'],
+      'method.deviation': _CIFAR100['deviation'],
+    }
   _set_length(c, epochs=90)
   network = dict(kind='imagenet', depth=depth, num_classes=200, stem='imagenet')
   return overrides | {

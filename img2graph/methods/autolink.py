@@ -317,7 +317,7 @@ def build(
     edge_map = edge_map.max(-1, keepdims=True)
     return {
       'graph': to_graph(found),
-      'drawing': edge_map / found.weights.max(-1)[:, None, None, None],
+      'drawing': edge_map / _largest(found.weights)[..., None, None],
       'masked': ((2 * images - 1) * keep + 1) / 2,
       'reconstruction': jnp.clip(restored, 0, 1),
       'weights': found.weights,
@@ -342,11 +342,15 @@ def _check(images):
   return images
 
 
+def _largest(weights):
+  """The largest weight of each image, `[B, 1]` > 0."""
+  # All may have become 0.
+  return jnp.maximum(weights.max(-1, keepdims=True), jnp.finfo(weights.dtype).tiny)
+
+
 def _relative(weights):
   """Weights relative to the largest of the image, in [0, 1]."""
-  # All may have become 0.
-  largest = weights.max(-1, keepdims=True)
-  return weights / jnp.maximum(largest, jnp.finfo(weights.dtype).tiny)
+  return weights / _largest(weights)
 
 
 def _drawn(found):

@@ -85,7 +85,6 @@ def test_a_striding_block_is_its_definition(shortcut, bottleneck):
   model = resnet.Block(features=8, stride=2, bottleneck=bottleneck, shortcut=shortcut)
   images = np.random.default_rng(1).normal(size=(1, 7, 6, 4)).astype('f')
   variables = _perturbed(model, images)
-  {k: np.asarray(v['kernel']) for k, v in variables['params'].items() if 'conv' in k}
 
   def layer(x, name, stride):
     kernel = np.asarray(variables['params'][f'{name}_conv']['kernel'], float)
