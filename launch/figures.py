@@ -213,7 +213,7 @@ def draw_features(found, workdir, *, count):
   pictures = {}
   for cell, path in _done(firsts.values(), workdir, 'weights.npz'):
     options = cell.config.data.to_dict() | cell.config.eval.test.to_dict()
-    test = data.build(**options).resident
+    test = data.build(**options).whole
     features = affinity_graph.load(path).features(test['image'][:count])
     # Fewer than that many neighbours there are not.
     perplexity = min(30, (len(features) - 1) / 3)

@@ -281,8 +281,9 @@ def source(
   most=0,
   flip=True,
   crop=4,
+  on_device=None,
 ):
-  """A `HostSource` whose images stay on the devices; only their numbers are sent.
+  """A `HostSource` whose images stay on the devices, if they fit there.
 
   Batches are 'image' `[B, S, S, 3]` uint8 and 'label' `[B]` int32. Every epoch has an
   order of its own.
@@ -298,6 +299,8 @@ def source(
     flip: mirror half of the images left to right.
     crop: pad the images by this many black pixels, and crop them to their size at
       random; 0 leaves them as they are.
+    on_device: whether every device keeps all images, or each batch, the same one, is
+      sent; None to keep what takes at most half of a device's memory.
 
   Raises:
     ValueError: as `load`.
@@ -312,18 +315,29 @@ def source(
   if height != width:
     raise ValueError(f'{dir}: images should be square; got {width} x {height} pixels.')
   size = len(found.labels)
+  whole = {'image': found.images, 'label': found.labels}
+  if on_device is None:
+    on_device = _fits(found.images.nbytes)
 
   def iterate(*, seed, batch_size, process_index=0, process_count=1):
     local = sources.local_batch_size(batch_size, process_count)
-    return _Order(size, seed, batch_size, process_index * local, local)
+    order = _Order(size, seed, batch_size, process_index * local, local)
+    return order if on_device else _Picked(order, whole)
 
   return sources.HostSource(
     iterate=iterate,
     side=height,
     size=size,
     complete=functools.partial(_complete, flip=flip, crop=crop),
-    resident={'image': found.images, 'label': found.labels},
+    resident=whole if on_device else None,
+    whole=whole,
   )
+
+
+def _fits(size):
+  """Whether so many bytes are at most half of a device's memory, if it tells."""
+  limits = [d.memory_stats() or {} for d in jax.local_devices()]
+  return all(size <= found.get('bytes_limit', np.inf) / 2 for found in limits)
 
 
 class _Order:
@@ -361,9 +375,29 @@ class _Order:
     self._at = int(state.decode())
 
 
-def _complete(key, batch, resident, *, flip, crop):
-  """Images and labels of a batch's numbers, moved at random."""
-  images, labels = (resident[n][batch['index']] for n in ('image', 'label'))
+class _Picked:
+  """The examples of an `_Order`."""
+
+  def __init__(self, order, whole):
+    self._order, self._whole = order, whole
+    self.get_state, self.set_state = order.get_state, order.set_state
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return _pick(self._whole, next(self._order)['index'])
+
+
+def _pick(whole, index):
+  return {name: values[index] for name, values in whole.items()}
+
+
+def _complete(key, batch, resident=None, *, flip, crop):
+  """Images and labels of a batch, or of its numbers, moved at random."""
+  if resident is not None:
+    batch = _pick(resident, batch['index'])
+  images, labels = batch['image'], batch['label']
   count, side = images.shape[:2]
   flip_key, crop_key = jax.random.split(key)
   if flip:

@@ -55,6 +55,8 @@ class HostSource:
     resident: pytree of numpy arrays that every device keeps, whole, such as all images
       of a small set. Then `complete(key, batch, resident)` picks from them, and what
       `iterate` yields need have no 'image'.
+    whole: all examples as numpy arrays, where they are in the host's memory anyway;
+      else None.
   """
 
   iterate: Callable[..., Any]
@@ -62,6 +64,7 @@ class HostSource:
   size: int
   complete: Callable[..., Any] | None = None
   resident: Any = None
+  whole: Any = None
 
 
 def from_sampler(sample, *, side=64, **options):

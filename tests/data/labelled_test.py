@@ -4,6 +4,7 @@ import io
 import pathlib
 import tarfile
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -275,6 +276,42 @@ def test_batches_are_the_images_moved(archive):
   assert len(seen) > 8
   other = complete(jax.random.key(1), {'index': index}, moving.resident)['image']
   assert (np.asarray(other) != found).any()
+
+
+def test_what_is_sent_batch_by_batch_is_what_devices_pick(archive):
+  path, _ = archive
+  kept = labelled.source(name='archive', dir=path, crop=2)
+  sent = labelled.source(name='archive', dir=path, crop=2, on_device=False)
+  assert sent.resident is None and kept.resident is not None
+  numbers, batches = (s.iterate(seed=3, batch_size=8) for s in (kept, sent))
+  for step in range(4):
+    key = jax.random.key(step)
+    expected = kept.complete(key, next(numbers), kept.resident)
+    chex.assert_trees_all_equal(sent.complete(key, next(batches)), expected)
+  state = batches.get_state()
+  after = next(batches)
+  again = sent.iterate(seed=3, batch_size=8)
+  again.set_state(state)
+  chex.assert_trees_all_equal(next(again), after)
+
+
+def test_sets_that_are_too_large_are_sent(archive, monkeypatch):
+  path, _ = archive
+  size = labelled.source(name='archive', dir=path).whole['image'].nbytes
+
+  class Device:
+    def __init__(self, limit):
+      self.memory_stats = lambda: limit and {'bytes_limit': limit}
+
+  for limits, kept in (
+    ([None, None], True),
+    ([2 * size, 2 * size], True),
+    ([4 * size, 2 * size - 1], False),
+  ):
+    devices = [Device(limit) for limit in limits]
+    monkeypatch.setattr(jax, 'local_devices', lambda devices=devices: devices)
+    source = labelled.source(name='archive', dir=path)
+    assert (source.resident is not None) == kept
 
 
 def test_a_part_of_the_images(archive):

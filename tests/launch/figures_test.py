@@ -159,7 +159,7 @@ def test_features_of_test_images_are_shown_by_class(tmp_path, monkeypatch):
   figures.draw_features(found, tmp_path, count=12)
   ((places, shown),) = seen
   options = config['data'] | config['eval']['test']
-  test = figures.data.build(**options).resident
+  test = figures.data.build(**options).whole
   assert len(test['label']) == 18 and len(places) == 12
   np.testing.assert_array_equal(shown, test['label'][:12])
   expected = affinity_graph.load(path).features(test['image'], batch_size=5)

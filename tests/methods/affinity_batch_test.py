@@ -204,9 +204,7 @@ def test_what_was_best_in_validation_is_tested_and_kept(whole):
   best, _, card = weights.load(folder / 'run' / 'best.npz')
   chex.assert_trees_all_equal(kept, best)
   assert card['step'] == scores['best_step']
-  test = loop.data.build(
-    **(config(folder / 'a.npz')['data'] | {'part': 'test'})
-  ).resident
+  test = loop.data.build(**(config(folder / 'a.npz')['data'] | {'part': 'test'})).whole
   found = class_evaluation.evaluate(build(), kept, test, batch_size=8)
   assert found == pytest.approx(scores['test'], rel=1e-4)
   assert len(test['label']) == 12 and scores['valid']['images'] == 19
