@@ -182,8 +182,9 @@ def draw_scores(module, table, scale, output):
   values = list(dict.fromkeys(row['row'][name] for row in rows))
   series = {}
   for title in form.columns:
-    points = [(values.index(r['row'][name]), *r['scores'][title]) for r in rows]
-    series[title] = tuple(zip(*points, strict=True))
+    told = [r for r in rows if r['scores'][title]]
+    points = [(values.index(r['row'][name]), *r['scores'][title]) for r in told]
+    series[title] = tuple(zip(*points, strict=True)) or ((), ())
   return charts.curves(series, x_title=name, y_title='', x_names=values)
 
 

@@ -222,10 +222,10 @@ def summarize(lines, form=TRIPLETS):
   Returns:
     list of dicts in the table's order: 'recipe', 'row', 'published', 'n', and 'scores',
     `{title: (mean, standard deviation)}`, the deviation that of the seeds (n - 1), 0
-    for one seed. A row that is held 'against' another one has 'gain', what it is above
-    that in the first column: (mean, half of the 95 % interval, number of seeds), from
-    the differences of the seeds that both have, by Student's t; no interval (None) for
-    one seed.
+    for one seed, or `{title: None}` where no line tells of it. A row that is held
+    'against' another one has 'gain', what it is above that in the first column: (mean,
+    half of the 95 % interval, number of seeds), from the differences of the seeds that
+    both have, by Student's t; no interval (None) for one seed.
   """
   settings, groups = {}, {}
   for line in lines:
@@ -245,10 +245,7 @@ def summarize(lines, form=TRIPLETS):
       'row': row['row'],
       'published': row['published'],
       'n': len(seeds),
-      'scores': {
-        name: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else 0.0)
-        for name, v in stack.items()
-      },
+      'scores': {name: _mean_and_deviation(v) for name, v in stack.items()},
     }
     others = [s for r, s in groups.values() if r['row'] == row.get('against')]
     if others and others[0].keys() & seeds.keys():
@@ -257,6 +254,14 @@ def summarize(lines, form=TRIPLETS):
       one['gain'] = _interval([seeds[s][first] - others[0][s][first] for s in both])
     found.append(one)
   return found
+
+
+def _mean_and_deviation(values):
+  """Of the values that are told; None if none is."""
+  told = [v for v in values if v is not None]
+  if not told:
+    return None
+  return float(np.mean(told)), float(np.std(told, ddof=1)) if len(told) > 1 else 0.0
 
 
 def _interval(values):
@@ -274,8 +279,8 @@ def _scores(line, part, form):
   for title, (place, factor) in form.columns.items():
     values = (_at(line, scores, one) for one in place.split('|'))
     # Not every system tells everything, for example memory.
-    value = next((value for value in values if value is not None), float('nan'))
-    found[title] = factor * value
+    value = next((value for value in values if value is not None), None)
+    found[title] = value if value is None else factor * value
   return found
 
 

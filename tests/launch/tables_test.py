@@ -182,6 +182,10 @@ def test_rows_are_held_against_others_seed_by_seed():
   assert second[4] == '+2.00 [-0.48, +4.48] (3 pairs)'
   seeds = tables.Form(columns={'seed': ('/seed', 2)}, about='')
   assert tables.summarize(lines[1:2], seeds)[0]['scores'] == {'seed': (2, 0)}
+  speed = tables.Form(columns={'speed': ('/speed', 1)}, about='')
+  told = [lines[0], lines[1] | {'speed': 4.0}, lines[4]]
+  table = tables.as_text(tables.summarize(told, speed), speed)
+  assert [row[-2] for row in table[1:]] == ['4.0 ± 0.0', '']
   *_, alone = tables.summarize([lines[1], lines[-1]], form)
   assert alone['gain'] == (pytest.approx(2), None, 1)
 
