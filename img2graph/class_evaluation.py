@@ -52,9 +52,11 @@ def check(method, data):
 
   Args:
     method: a `methods.base.Method`.
-    data: {'image': `[n, S, S, 3]` uint8, 'label': `[n]` int}.
+    data: {'image': `[n, S, S, 3]` uint8, 'label': `[n]` int}; None for others.
   """
   _check_classifies(method)
+  if data is None or 'label' not in data:
+    raise ValueError('classes are judged on labelled images; these have no labels.')
   side, most = data['image'].shape[1], int(data['label'].max())
   if side not in method.sides:
     raise ValueError(

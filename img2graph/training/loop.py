@@ -654,7 +654,7 @@ class _ClassExam:
     self._method = method
     # Read now: what is missing should not show after hours of training.
     self._valid, self._test = (
-      data.build(**(config['data'] | self._options[part])).whole
+      getattr(data.build(**(config['data'] | self._options[part])), 'whole', None)
       for part in ('valid', 'test')
     )
     for images in (self._valid, self._test):

@@ -250,6 +250,10 @@ def test_going_on_in_the_middle_of_an_epoch_changes_no_bit(whole, tmp_path):
       f'config.eval: the images have {SIDE} pixels a side, and the method takes',
     ),
     (
+      dict(data=dict(source='figures', side=SIDE)),
+      'config.eval: classes are judged on labelled images; these have no labels',
+    ),
+    (
       dict(eval=dict(kind='graph', thresholds=(0.05,), capacities=())),
       'config.eval: kind must not be graph: the method affinity_batch finds no graph',
     ),
@@ -260,8 +264,10 @@ def test_data_that_do_not_fit_are_told_before_training(
 ):
   folder, _ = whole
   wrong = config(folder / 'a.npz')
+  if 'data' in changes:
+    wrong['eval'] |= dict(valid={}, test={})
   for part, values in changes.items():
-    wrong[part] = wrong[part] | values
+    wrong[part] = values if 'source' in values else wrong[part] | values
   with pytest.raises(errors.UserError, match=message):
     train(wrong, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
