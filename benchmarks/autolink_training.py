@@ -159,6 +159,7 @@ def main(argv=None):
       'seconds_per_step': statistics.median(told.pop('seconds')),
       **told,
     }
+  config.data.path = options.archive.name  # Where it lies is nobody's business.
   document = {
     'rows': rows,
     'config': config.to_dict(),
