@@ -238,6 +238,20 @@ def test_going_on_in_the_middle_of_an_epoch_changes_no_bit(whole, tmp_path):
   chex.assert_trees_all_equal(one, two)
 
 
+def test_the_best_weights_are_kept_before_their_scores_are_told(
+  whole, tmp_path, monkeypatch
+):
+  folder, _ = whole
+
+  def killed(*arguments):
+    raise KeyError('killed')
+
+  monkeypatch.setattr(loop._Run, '_tell', killed)
+  with pytest.raises(KeyError, match='killed'):
+    train(config(folder / 'a.npz'), tmp_path / 'run')
+  assert weights.load(tmp_path / 'run' / 'best.npz')[2]['step'] == 4
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
