@@ -177,7 +177,8 @@ def draw_scores(module, table, scale, output):
   if not lines:
     raise errors.UserError(f'no cell of this table at this scale is done in {path}.')
   form = tables.form_of(module, table)
-  rows = tables.summarize(lines, form)
+  settings = tables.settings_of(module, table, scale=scale)
+  rows = tables.summarize(lines, form, settings)
   (name,) = rows[0]['row']
   values = list(dict.fromkeys(row['row'][name] for row in rows))
   series = {}

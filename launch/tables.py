@@ -210,14 +210,34 @@ def read(path):
   return list({line['config_hash']: line for line in cells.read(path)}.values())
 
 
-def summarize(lines, form=TRIPLETS):
+def settings_of(module, table, *, scale):
+  """What the rows of a table are today: `{row: hash}`, of the config without its seed.
+
+  The key of a row is that of `summarize`. Empty where the scale has no row.
+  """
+  if scale not in module.SCALES:
+    return {}
+  try:
+    wanted = cells_of(module, table, scale=scale, seeds=1)
+  except ValueError:
+    return {}
+  return {_row_key(row): cell.row for cell in wanted for row in cell.label['rows']}
+
+
+def _row_key(row):
+  return (row['recipe'], *row['row'].items())
+
+
+def summarize(lines, form=TRIPLETS, settings=None):
   """The rows of a table, from its lines alone.
 
-  Of a row whose setting has changed the lines of the last setting count.
+  Of a row whose setting has changed the lines of today's setting count, or, where there
+  are none or it is not known, those of the setting that was first run last.
 
   Args:
     lines: dicts of `read`, of one scale.
     form: a `Form`.
+    settings: of `settings_of`, if known.
 
   Returns:
     list of dicts in the table's order: 'recipe', 'row', 'published', 'n', and 'scores',
@@ -227,16 +247,17 @@ def summarize(lines, form=TRIPLETS):
     half of the 95 % interval, number of seeds), from the differences of the seeds that
     both have, by Student's t; no interval (None) for one seed.
   """
-  settings, groups = {}, {}
+  by_setting = {}
   for line in lines:
     setting = record.config_hash(line['config'] | {'seed': None})
     for row in line['rows']:
-      key = (row['recipe'], *row['row'].items())
-      if settings.setdefault(key, setting) != setting:
-        settings[key] = setting
-        del groups[key]
-      _, seeds = groups.get(key, (None, {}))
-      groups[key] = row, seeds | {line['seed']: _scores(line, row['part'], form)}
+      of_row = by_setting.setdefault(_row_key(row), {})
+      _, seeds = of_row.get(setting, (None, {}))
+      of_row[setting] = row, seeds | {line['seed']: _scores(line, row['part'], form)}
+  groups = {
+    key: of_row.get((settings or {}).get(key), [*of_row.values()][-1])
+    for key, of_row in by_setting.items()
+  }
   found = []
   for row, seeds in sorted(groups.values(), key=lambda group: group[0]['order']):
     stack = {name: [s[name] for s in seeds.values()] for name in form.columns}
@@ -336,12 +357,20 @@ def _number(pair, alone=False):
   return f'{pair[0]:.1f}' if alone else f'{pair[0]:.1f} ± {pair[1]:.1f}'
 
 
-def markdown(title, lines, form=TRIPLETS):
-  """The Markdown page of a table, a section for each scale."""
+def markdown(title, lines, form=TRIPLETS, settings=None):
+  """The Markdown page of a table, a section for each scale.
+
+  Args:
+    title: a sentence.
+    lines: dicts of `read`.
+    form: a `Form`.
+    settings: `{scale: what settings_of gives}`, if known.
+  """
   text = [f'# {title}', '']
   for scale in _scales(lines):
     chosen = [line for line in lines if line['scale'] == scale]
-    head, *body = as_text(summarize(chosen, form), form)
+    rows = summarize(chosen, form, (settings or {}).get(scale))
+    head, *body = as_text(rows, form)
     text += [f'## Scale: {scale}', '', _about(chosen, form), '']
     text += [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
     text += [f'| {" | ".join(row)} |' for row in body]
@@ -391,10 +420,12 @@ def draw(module, table, output):
   if not lines:
     return
   form = form_of(module, table)
-  text = markdown(module.TABLES[table], lines, form)
+  settings = {s: settings_of(module, table, scale=s) for s in _scales(lines)}
+  text = markdown(module.TABLES[table], lines, form, settings)
   files.write_atomically(folder / f'table_{table}.md', text.encode())
   for scale in _scales(lines):
-    rows = summarize([line for line in lines if line['scale'] == scale], form)
+    chosen = [line for line in lines if line['scale'] == scale]
+    rows = summarize(chosen, form, settings[scale])
     title = f'{module.TABLES[table]}; scale: {scale}'
     picture = plotting.text_table(as_text(rows, form), title=title)
     plotting.save_png(folder / f'table_{table}_{scale}.png', picture)

@@ -214,7 +214,8 @@ def _record(module, folder, seeds=2):
   output = folder / 'table_1.jsonl'
   found = tables.cells_of(module, '1', scale='cpu', seeds=seeds)
   cells.run_missing(found, folder, output, train=train, say=lambda text: None)
-  rows = tables.summarize(tables.read(output))
+  settings = tables.settings_of(module, '1', scale='cpu')
+  rows = tables.summarize(tables.read(output), settings=settings)
   return seen, [
     (*r['row'].values(), r['n'], round(r['scores']['F1 5 %'][0])) for r in rows
   ]
@@ -241,6 +242,17 @@ def test_rows_may_come_between_others_be_renamed_and_change_their_setting(tmp_pa
   seen, rows = _record(_rows(('ours', 'a', 8), ('ours', 'c', 6)), tmp_path, seeds=1)
   assert seen == [8]
   assert ('a', 1, 8) in rows and ('c', 2, 6) in rows
+
+
+def test_a_row_that_takes_back_its_setting_has_its_lines_back(tmp_path):
+  _record(_rows(('ours', 'a', 5)), tmp_path)
+  assert _record(_rows(('ours', 'a', 8)), tmp_path, seeds=1) == ([8], [('a', 1, 8)])
+  assert _record(_rows(('ours', 'a', 5)), tmp_path) == ([], [('a', 2, 5)])
+  # A setting without a line yet, and a scale that is no more: what was run last.
+  lines = tables.read(tmp_path / 'table_1.jsonl')
+  for module in (_rows(('ours', 'a', 6)), _rows(('ours', 'a', 5), SCALES=())):
+    settings = tables.settings_of(module, '1', scale='cpu')
+    assert [row['n'] for row in tables.summarize(lines, settings=settings)] == [1]
 
 
 def test_time_is_estimated_from_the_same_row_or_else_the_same_recipe():
