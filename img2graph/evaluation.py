@@ -191,12 +191,30 @@ def examples(source, *, num_images, seed):
     chunks = (sample(jax.random.fold_in(stream, k), _CHUNK) for k in itertools.count())
   else:
     num_images = min(num_images, source.size)
-    chunks = source.iterate(seed=seed, batch_size=min(_CHUNK, source.size))
+    chunks = host_batches(source, seed=seed, batch_size=min(_CHUNK, source.size))
   while num_images > 0:
     chunk = sources.as_float(jax.tree.map(np.asarray, next(chunks)))
     count = min(num_images, len(chunk['image']))
     num_images -= count
     yield jax.tree.map(lambda x, count=count: x[:count], chunk)
+
+
+def host_batches(source, *, seed, batch_size):
+  """Batches of a `HostSource` without end, of whole examples even where training has
+  none of them: they stay on the devices.
+
+  Args:
+    source: a `data.sources.HostSource`.
+    seed: int, shuffles.
+    batch_size: examples in a batch, at most the source's size.
+  """
+  if source.whole is None:
+    yield from source.iterate(seed=seed, batch_size=batch_size)
+    return
+  order = np.random.default_rng(seed).permutation(source.size)
+  for start in itertools.count(0, batch_size):
+    places = order[np.arange(start, start + batch_size) % source.size]
+    yield jax.tree.map(lambda x, places=places: x[places], source.whole)
 
 
 def evaluate(

@@ -53,8 +53,8 @@ class HostSource:
       processes on the devices, inside the step: pure and jittable, it may add examples
       and entries; None for nothing.
     resident: pytree of numpy arrays that every device keeps, whole, such as all images
-      of a small set. Then `complete(key, batch, resident)` picks from them, and what
-      `iterate` yields need have no 'image'.
+      of a small set. Then `complete(key, batch, resident)` picks from them, what
+      `iterate` yields need have no 'image', and evaluation reads `whole`.
     whole: all examples as numpy arrays, where they are in the host's memory anyway;
       else None.
   """

@@ -597,7 +597,7 @@ class _Exam:
     else:
       size = min(options['batch_size'], source.size)
       wanted = min(wanted, source.size)
-      batches = source.iterate(seed=options['seed'], batch_size=size)
+      batches = evaluation.host_batches(source, seed=options['seed'], batch_size=size)
     while count < wanted:
       step_key = jax.random.fold_in(key, count)
       batch = sample(step_key, options['batch_size']) if sample else next(batches)
@@ -1015,8 +1015,7 @@ def _panel_pixels(plan, state):
     sample = jax.jit(plan.source.sample, static_argnums=1)
     batch = sample(jax.random.key(seed), _PANEL_IMAGES)
   else:
-    count = min(_PANEL_IMAGES, plan.source.size)
-    batch = next(iter(plan.source.iterate(seed=seed, batch_size=count)))
+    batch = next(evaluation.examples(plan.source, num_images=_PANEL_IMAGES, seed=seed))
   batch = sources.as_float(jax.device_get(batch))
   variables = jax.device_get(state.eval_variables)
   made = jax.device_get(plan.reconstruct(variables, batch['image']))

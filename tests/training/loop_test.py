@@ -242,7 +242,7 @@ def test_a_run_killed_twice_ends_in_the_same_bits_as_one_never_killed(
   assert rows(tmp_path / 'whole') == rows(tmp_path / 'parts')
 
 
-def start_together(start, count, workdir, *flags, **options):
+def start_together(start, count, workdir, *flags, variant='host', **options):
   """Starts the toy as several processes of one run."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
@@ -250,7 +250,7 @@ def start_together(start, count, workdir, *flags, **options):
   meeting = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
   flags = [*meeting, *flags]
   return [
-    start(workdir, f'--process_id={i}', *flags, variant='host', **options)
+    start(workdir, f'--process_id={i}', *flags, variant=variant, **options)
     for i in range(count)
   ]
 
@@ -297,6 +297,7 @@ def test_two_processes_stop_together_and_learn_what_one_does(tmp_path, start):
 
 
 def test_four_processes_that_lose_one_go_on_and_score_what_one_does(tmp_path, start):
+  # Here of images that stay on the devices, of which each process picks its own.
   # Graphs of which the toy finds some: it turns its own with the ink of the image.
   angle = np.arange(4) + 0.9
   true = 0.5 * np.stack([np.cos(angle), np.sin(angle)], -1), [(0, 1), (1, 2)]
@@ -305,13 +306,13 @@ def test_four_processes_that_lose_one_go_on_and_score_what_one_does(tmp_path, st
   slow = SLOW | dict(train_steps=40, data__delay=0.05)
   slow |= dict(eval__archive=str(tmp_path / 'a.npz'), eval__num_images=10)
   flags = as_flags(slow)
-  four = start_together(start, 4, tmp_path / 'four', *flags)
+  four = start_together(start, 4, tmp_path / 'four', *flags, variant='resident')
   wait_for(tmp_path / 'four' / 'checkpoints' / '10', four[0])
   kill_one(four, 2)
-  four = start_together(start, 4, tmp_path / 'four', *flags)
+  four = start_together(start, 4, tmp_path / 'four', *flags, variant='resident')
   shown = [finish(process)[0] for process in four]
   assert 'going on from step' in shown[0]
-  run(tmp_path / 'one', 'host', evaluate=True, **slow)
+  run(tmp_path / 'one', 'resident', evaluate=True, **slow)
   one, four = (final_variables(tmp_path / name) for name in ('one', 'four'))
   chex.assert_trees_all_close(one, four, rtol=1e-5, atol=1e-6)
   one, four = (

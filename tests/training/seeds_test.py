@@ -69,10 +69,13 @@ def use_devices(monkeypatch, count):
 
 
 # Of three seeds two devices hold two each: one of them counts for nothing.
-@pytest.mark.parametrize(('variant', 'count'), [('device', 3), ('host', 2)])
+@pytest.mark.parametrize(
+  ('variant', 'count'), [('device', 3), ('host', 2), ('resident', 2)]
+)
 def test_each_seed_ends_as_its_single_run(tmp_path, variant, count, monkeypatch):
   use_devices(monkeypatch, 2)
-  options = dict(optim__ema=0.9, checkpoint_every=0, eval__num_images=8)
+  options = dict(optim__ema=0.9, checkpoint_every=0, panel_every=20)
+  options |= dict(eval__num_images=8)
   options |= dict(variant=variant)
   configs = make_configs(range(3, 3 + count), **options)
   results, shown, warned = run(tmp_path / 'many', configs, evaluate=True)

@@ -109,16 +109,23 @@ class Numbers:
     return self
 
   def __next__(self):
+    return {'image': self.images(self.places())}
+
+  def places(self):
+    """Those of the next batch."""
     start = self._at * self._batch_size + self._first
     self._at += 1
     time.sleep(self._delay)
-    images = [
+    return range(start, start + self._local)
+
+  def images(self, places):
+    found = [
       np.random.default_rng([self._seed, i % self._size]).random(
         (self._side, self._side, 1), np.float32
       )
-      for i in range(start, start + self._local)
+      for i in places
     ]
-    return {'image': np.stack(images)}
+    return np.stack(found)
 
   def get_state(self):
     return str(self._at).encode()
@@ -134,6 +141,44 @@ def source(*, side=16, size=1000, delay=0.0):
     return Numbers(seed, batch_size, process_index, process_count, side, size, delay)
 
   return sources.HostSource(iterate=iterate, side=side, size=size)
+
+
+class Places:
+  """As `Numbers`, but only the places of the images among all."""
+
+  def __init__(self, numbers, size):
+    self._numbers, self._size = numbers, size
+    self.get_state, self.set_state = numbers.get_state, numbers.set_state
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    return {'index': np.array(self._numbers.places(), np.int32) % self._size}
+
+
+def resident_source(*, side=16, size=20, delay=0.0):
+  """The images of `source`, which stay on the devices."""
+  whole = {'image': Numbers(0, size, 0, 1, side, size).images(range(size))}
+
+  def iterate(*, seed, batch_size, process_index=0, process_count=1):
+    del seed
+    return Places(
+      Numbers(0, batch_size, process_index, process_count, side, size, delay), size
+    )
+
+  def complete(key, batch, resident):
+    picked = resident['image'][batch['index']]
+    return {'image': picked * jax.random.uniform(key, (len(picked), 1, 1, 1))}
+
+  return sources.HostSource(
+    iterate=iterate,
+    side=side,
+    size=size,
+    complete=complete,
+    resident=whole,
+    whole=whole,
+  )
 
 
 def device_source(*, side=16, level=1.0):
@@ -155,9 +200,12 @@ def device_source(*, side=16, level=1.0):
 
 
 def get_config(variant='device'):
-  """Variants: 'device' (images drawn there), 'host' (made on the host)."""
-  if variant not in ('device', 'host'):
-    raise ValueError(f'the toy has the variants device and host; got {variant!r}.')
+  """Variants: 'device' (images drawn there), 'host' (made on the host), 'resident'
+  (made there and kept on the devices).
+  """
+  variants = ('device', 'host', 'resident')
+  if variant not in variants:
+    raise ValueError(f'the toy has the variants {variants}; got {variant!r}.')
   c = ml_collections.ConfigDict()
   c.seed = 3
   c.train_steps = 20
@@ -171,6 +219,8 @@ def get_config(variant='device'):
   c.data = dict(source='toy_device', side=16, level=1.0)
   if variant == 'host':
     c.data = dict(source='toy', side=16, delay=0.0)
+  if variant == 'resident':
+    c.data = dict(source='toy_resident', side=16, delay=0.0)
   c.method = dict(name='toy', capacity=4, width=3, nan_at=-1)
   c.optim = dict(name='adam', lr=1e-2, schedule='cosine', clip_norm=1.0, ema=0.0)
   c.eval = dict(
@@ -196,11 +246,15 @@ def register(monkeypatch=None):
   source_module.source = source
   device_module = types.ModuleType('img2graph.data.toy_device')
   device_module.source = device_source
+  resident_module = types.ModuleType('img2graph.data.toy_resident')
+  resident_module.source = resident_source
   changes = [
     (sys.modules, 'img2graph.methods.toy', method_module),
     (sys.modules, 'img2graph.data.toy', source_module),
     (sys.modules, 'img2graph.data.toy_device', device_module),
+    (sys.modules, 'img2graph.data.toy_resident', resident_module),
     (data._MODULES, 'toy', 'toy'),
+    (data._MODULES, 'toy_resident', 'toy_resident'),
     (data._MODULES, 'toy_device', 'toy_device'),
   ]
   for place, name, value in changes:
