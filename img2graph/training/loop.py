@@ -494,11 +494,18 @@ def _claim(plan):
 def _check_config_file(plan, free=()):
   """Raises `UserError` if the workdir holds a run of another config.
 
+  A run that never came to log or save anything, for example since a file that its
+  config names was not there, is none.
+
   Args:
     plan: the plan of this run.
     free: parts of the config that may differ.
   """
   path = plan.workdir / 'config.json'
+  log = plan.workdir / 'metrics.jsonl'
+  began = plan.checkpoints.steps() or (log.exists() and log.stat().st_size)
+  if path.exists() and not began:
+    return
   if not path.exists():
     if plan.checkpoints.steps():
       raise errors.UserError(

@@ -396,6 +396,20 @@ def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
     run(file)
 
 
+def test_a_run_that_never_began_leaves_its_workdir_to_another_config(
+  tmp_path, monkeypatch
+):
+  # For example since a file that the loss reads is not there.
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.states, 'create', lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      run(tmp_path, train_steps=2)
+  assert (tmp_path / 'config.json').exists()
+  results, _, _ = run(tmp_path, train_steps=3)
+  assert results['step'] == 3
+  assert json.loads((tmp_path / 'config.json').read_text())['train_steps'] == 3
+
+
 @pytest.mark.parametrize(
   'changes, words',
   [
