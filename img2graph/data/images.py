@@ -120,12 +120,13 @@ def read_colours(path):
   return np.clip(colours, 0, 1)
 
 
-def decode(path, convert):
+def decode(path, convert, *, turn=True):
   """What a function makes of an image file.
 
   Args:
     path: as `read` takes it.
-    convert: a function of the loaded PIL image, turned as its EXIF entry says.
+    convert: a function of the loaded PIL image.
+    turn: turn it as its EXIF entry says.
 
   Returns:
     What `convert` returns.
@@ -149,8 +150,7 @@ def decode(path, convert):
     try:
       with Image.open(file, formats=_FORMATS) as image:
         image.load()
-        image = ImageOps.exif_transpose(image)
-        return convert(image)
+        return convert(ImageOps.exif_transpose(image) if turn else image)
     except Image.UnidentifiedImageError:
       raise BadImage(f'{path} is not an image of a known format.') from None
     except Image.DecompressionBombError:

@@ -32,6 +32,8 @@ class Photos:
     visible: `[n, M]`, 1 where a point is annotated, else 0; None for all.
     scale: `[n]` float > 0, what distances are divided by, in the unit of the points;
       None for the image side, 2.
+    turn: turn photographs as their EXIF entries say. Boxes and points of published sets
+      are those of the pixels as they are stored.
   """
 
   files: Sequence[Any]
@@ -39,6 +41,7 @@ class Photos:
   points: Any = None
   visible: Any = None
   scale: Any = None
+  turn: bool = False
 
   def __len__(self):
     return len(self.files)
@@ -46,7 +49,7 @@ class Photos:
   def pixels(self, index, side):
     """Photograph `index`, stretched to a square: `[side, side, 3]` uint8."""
     box = None if self.boxes is None else tuple(self.boxes[index].tolist())
-    return read_square(self.files[index], side, box=box)
+    return read_square(self.files[index], side, box=box, turn=self.turn)
 
   def truth(self, index):
     """Annotations of photograph `index`: 'points', 'visible', 'scale'; or nothing."""
@@ -84,9 +87,12 @@ def stretch(image, side, box=None):
   return np.asarray(image)
 
 
-def read_square(path, side, box=None):
-  """As `stretch`, of a file; raises `images.BadImage` if it cannot be read."""
-  return images.decode(path, lambda image: stretch(image, side, box))
+def read_square(path, side, box=None, *, turn=False):
+  """As `stretch`, of a file; raises `images.BadImage` if it cannot be read.
+
+  `turn` turns it as its EXIF entry says.
+  """
+  return images.decode(path, lambda image: stretch(image, side, box), turn=turn)
 
 
 def sizes(files):

@@ -36,7 +36,7 @@ def flowers(folder, part):
   jpg = base.need(folder, 'jpg', what="Oxford 102's folder of photographs jpg")
   numbers = base.read_mat(path, 'trnid' if part == 'test' else 'tstid').ravel()
   names = [f'image_{number:05}.jpg' for number in numbers.tolist()]
-  return base.Photos(base.need_files(jpg, names))
+  return base.Photos(base.need_files(jpg, names), turn=True)
 
 
 def _cyclegan(folder, part, *, letter):
@@ -51,8 +51,9 @@ zebra = functools.partial(_cyclegan, letter='B')
 def any_folder(folder, part):
   """Photos of any folder; see the top of the file."""
   del part
-  return base.Photos(images.find(base.need(folder, '.', what='the folder of photos')))
+  files = images.find(base.need(folder, '.', what='the folder of photos'))
+  return base.Photos(files, turn=True)
 
 
 def _below(folder, name, what):
-  return base.Photos(images.find(base.need(folder, name, what=what)))
+  return base.Photos(images.find(base.need(folder, name, what=what)), turn=True)

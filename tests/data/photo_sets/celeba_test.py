@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from img2graph.data.photo_sets import base
 from img2graph.data.photo_sets import celeba
+from img2graph.data.photo_sets import unlabelled
 from tests.data.photo_sets import trees
 
 
@@ -49,6 +51,22 @@ def test_aligned_faces_show_the_middle(folder):
   weights = pixels[rows, columns]
   assert np.average(columns, weights=weights) == pytest.approx(31.5, abs=0.5)
   assert np.average(rows, weights=weights) == pytest.approx(31.5, abs=0.5)
+
+
+def test_a_photo_is_taken_as_it_is_stored_where_its_points_are(folder):
+  path = folder / 'img_celeba/000003.jpg'
+  trees.photo(path, (40, 20), spot=(30, 5))
+  before = celeba.wild(folder, 'test').pixels(0, 16)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # To be seen turned by 90 degrees.
+  with Image.open(path) as image:
+    image.load()
+  image.save(path, format='PNG', exif=exif)
+  after = celeba.wild(folder, 'test').pixels(0, 16)
+  np.testing.assert_array_equal(after, before)
+  turned = unlabelled.any_folder(path.parent, 'train')
+  (index,) = [i for i, file in enumerate(turned.files) if file.name == path.name]
+  assert abs(turned.pixels(index, 16).astype(int) - before).max() > 20
 
 
 def test_faces_in_the_wild_are_stretched(folder):
