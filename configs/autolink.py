@@ -100,7 +100,7 @@ def get_config(variant='celeba_wild'):
     features=1.0,
     pyramid=1.0,
     scales=4,
-    side=None,
+    side=0,  # That of the images.
   )
   c.method.side = c.data.side = 64
   c.method.grid = 'cells'
@@ -156,7 +156,8 @@ def _paper():
     inpainter=dict(features=(64, 128, 256, 512, 512), learn_alpha=True),
     # vgg16-397923af.pth of torchvision, or what `img2graph convert-vgg` makes of it.
     loss=dict(kind='perceptual', weights='vgg16.npz', side=224),
-    topology=None,  # dict(hidden=64, presence_bias=3.0, cost=0.0): of each image's own.
+    # Links and presence of each image's own, which the paper does not have.
+    topology=dict(enabled=False, hidden=64, presence_bias=3.0, cost=0.0),
   )
   c.optim = dict(
     name='adamw', lr=1e-4, schedule='constant', weight_decay=1e-3, decay_all=True

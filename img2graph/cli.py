@@ -445,17 +445,21 @@ def _predict(arguments):
     batch_size = min(arguments.batch_size, len(paths))
     if arguments.refine and predictor.method.refine is None:
       raise _Mistake('the method of these weights cannot refine; leave out --refine.')
+    options = dict(
+      threshold=arguments.threshold,
+      tolerance=arguments.tolerance / 100,
+      refine=arguments.refine,
+      tile=arguments.tile,
+      prior=arguments.prior,
+      batch_size=batch_size,
+    )
+    predictor.check_options(polarity=arguments.polarity, **options)
 
   load = functools.partial(predictor.read, polarity=arguments.polarity)
   tagged = predict.load_ahead(paths, load, on_error=report)
   found = predictor.stream(
     tagged,
-    threshold=arguments.threshold,
-    tolerance=arguments.tolerance / 100,
-    refine=arguments.refine,
-    tile=arguments.tile,
-    prior=arguments.prior,
-    batch_size=batch_size,
+    **options,
     on_tiles=lambda path, done, total: progress.show_tiles(done, total),
   )
   done = 0
@@ -489,10 +493,17 @@ def _links(arguments):
     problems.append(path)
     _complain(_sentence(error, path))
 
-  paths = _expand(arguments.images, report)
+  output = pathlib.Path(arguments.output)
+  pictures = {kind: output / f'strip.{kind}' for kind in ('png', 'gif')}
+  # Of an earlier run, into the folder of the photographs.
+  ours = {os.path.realpath(path) for path in pictures.values()}
+  paths = _expand(arguments.images, report, leave_out=ours)
   if not paths:
     return _MISTAKE
-  output = pathlib.Path(arguments.output)
+  inputs = {os.path.realpath(path) for path in paths}
+  for target in pictures.values():
+    if os.path.realpath(target) in inputs:
+      raise _Mistake(f'{target} is an image to read and would be written over.')
   _prepare_folder(output)
   from img2graph import formats
   from img2graph import links
@@ -529,11 +540,10 @@ def _links(arguments):
   for path in (paths[i * len(paths) // shown] for i in range(shown)):
     document = found[path]
     kept = links.part(document, document.node_prob >= 0.5, arguments.threshold)
-    frames.append(links.frame(_colours(path), kept, count, by_number))
-  plotting.save_png(output / 'strip.png', plotting.strip(frames))
+    frames.append(links.frame(_thumbnail(path), kept, count, by_number))
+  plotting.save_png(pictures['png'], plotting.strip(frames))
   if len(frames) > 1:
-    size = frames[0].size
-    plotting.save_gif(output / 'strip.gif', [frame.resize(size) for frame in frames])
+    plotting.save_gif(pictures['gif'], frames)
   bad = f'; {_count(len(problems), "bad image")}' if problems else ''
   print(f'links of {_count(len(paths), "image")} in {output}{bad}.', file=sys.stderr)
   return _MISTAKE if problems else _DONE
@@ -813,12 +823,22 @@ def _colours(path):
   return np.round(255 * image_lib.read_colours(path)).astype(np.uint8)
 
 
-def _expand(images, report):
+def _thumbnail(path):
+  """An image file, reduced to at most 512 pixels: a picture of PIL."""
+  import PIL.Image
+
+  picture = PIL.Image.fromarray(_colours(path))
+  picture.thumbnail((512, 512))
+  return picture
+
+
+def _expand(images, report, leave_out=()):
   """Files, folders and patterns as a list of paths, each once.
 
   Args:
     images: what the user named.
     report: called as `report(path, error)` for what is not there.
+    leave_out: real paths that count only where they are named themselves.
   """
   from img2graph.data import images as image_lib
 
@@ -831,7 +851,13 @@ def _expand(images, report):
         if not found:
           raise ValueError(f'there is no file that fits {name}.')
       if len(found) == 1 and found[0].is_dir():
-        found = _without_overlays(image_lib.find(found[0]))
+        found = [
+          path
+          for path in _without_overlays(image_lib.find(found[0]))
+          if os.path.realpath(path) not in leave_out
+        ]
+        if not found:
+          raise ValueError(f'there are no images in {name} but pictures of ours.')
       for path in found:
         paths.setdefault(os.path.realpath(path), path)
     except (ValueError, OSError) as error:

@@ -24,8 +24,7 @@ def shared(documents, threshold=0.5):
   Returns:
     A `formats.Document` over an image of the size of the first. A keypoint lies at the
     mean of its places, each relative to the size of its image and as heavy as it is
-    probable there, and is as probable as on the mean of all images. An edge counts as
-    far as both of its ends are there.
+    probable there, and is as probable as on the mean of all images.
 
   Raises:
     ValueError: there is no document, or one does not tell the size of its image.
@@ -46,8 +45,7 @@ def shared(documents, threshold=0.5):
     seen[ids] += weight
     node_prob[ids] += document.node_prob / len(documents)
     first, second = np.sort(ids[document.edges], axis=1).reshape(-1, 2).T
-    there = document.node_prob[document.edges].prod(axis=1)
-    edge_prob[first, second] += there * document.edge_prob / len(documents)
+    edge_prob[first, second] += document.edge_prob / len(documents)
   (ids,) = np.nonzero(seen)
   places = places[ids] / seen[ids, None]
   edge_prob = edge_prob[np.ix_(ids, ids)].clip(max=1)
@@ -79,11 +77,14 @@ def spectral_groups(document, count):
     `[n]` int, the group of each node. Group 0 has the most probable links, summed.
 
   Raises:
-    ValueError: the count does not fit, or scikit-learn is not installed.
+    ValueError: the count does not fit, or scikit-learn is not installed, which more
+      than one group needs.
   """
   n = len(document.nodes_px)
   if not 1 <= count <= n:
     raise ValueError(f'there can be 1 to {n} groups of {n} nodes; got {count}.')
+  if count == 1:
+    return np.zeros(n, int)
   try:
     from sklearn import cluster
   except ModuleNotFoundError:

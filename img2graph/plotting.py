@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+import PIL.ImageOps
 
 from img2graph import files
 from img2graph import geometry
@@ -222,18 +223,19 @@ def strip(pictures, *, height=256, columns=8):
 
 
 def save_gif(path, pictures, *, milliseconds=100):
-  """Writes pictures of one size as an endless GIF, whole or not at all.
+  """Writes pictures as an endless GIF, whole or not at all.
 
   Args:
     path: the file.
-    pictures: list of PIL images, at least one.
+    pictures: list of PIL images, at least one; the smaller ones get a margin.
     milliseconds: that each is shown for.
 
   Raises:
     OSError: it cannot be written; what was there before is untouched.
   """
   buffer = io.BytesIO()
-  first, *others = pictures
+  size = tuple(max(sides) for sides in zip(*(p.size for p in pictures), strict=True))
+  first, *others = [PIL.ImageOps.pad(p, size, color=_PAPER) for p in pictures]
   first.save(
     buffer, 'GIF', save_all=True, append_images=others, duration=milliseconds, loop=0
   )

@@ -184,6 +184,21 @@ class Predictor:
     for group in waiting.values():
       yield from run(group)
 
+  def check_options(
+    self,
+    *,
+    polarity='auto',
+    threshold=0.5,
+    tolerance=TOLERANCE,
+    refine=0,
+    tile='auto',
+    prior=(),
+    batch_size=1,
+  ):
+    """Raises ValueError for options of `read` and `stream` that do not do here."""
+    _check_polarity(self.method, polarity)
+    _check_options(self.method, threshold, tolerance, refine, tile, prior, batch_size)
+
   def read(self, path, *, polarity='auto'):
     """The image of a file as this method takes it, ready for `predict`.
 
@@ -196,6 +211,7 @@ class Predictor:
     """
     if self.method.channels == 1:
       return check_image(image_lib.read(path, polarity=polarity), path)
+    _check_polarity(self.method, polarity)
     return check_image(image_lib.read_colours(path), path, channels=3)
 
   def _compile(self, refine):
@@ -478,11 +494,22 @@ def _predictor(path):
   return Predictor(path)
 
 
+def _check_polarity(method, polarity):
+  if method.channels != 1 and polarity != 'auto':
+    raise ValueError(
+      f"photographs have no polarity: leave it 'auto'; got {polarity!r}."
+    )
+
+
 def _check_options(method, threshold, tolerance, refine, tile, prior, batch_size):
   if not 0 <= threshold < 1:
     raise ValueError(f'threshold must be at least 0 and below 1; got {threshold}.')
   if not 0 <= tolerance <= 1:
     raise ValueError(f'tolerance must be in [0, 1]; got {tolerance}.')
+  if tolerance != TOLERANCE and method.channels != 1:
+    raise ValueError(
+      f'the method of these weights cuts no curves; leave the tolerance at {TOLERANCE}.'
+    )
   if refine < 0:
     raise ValueError(f'refine must be 0 or more steps; got {refine}.')
   if refine and method.refine is None:

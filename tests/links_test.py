@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,12 +43,12 @@ def test_the_shared_graph_is_the_mean_by_hand():
     links.shared([])
 
 
-def test_a_keypoint_counts_as_far_as_it_is_there():
+def test_a_keypoint_lies_where_it_is_likely_to_be():
   first, second = (
     formats.Document(
       nodes_px=nodes,
       edges=[[0, 1]],
-      edge_prob=[0.8],
+      edge_prob=[0.8 * probs[1]],
       node_prob=probs,
       width=100,
       height=100,
@@ -148,6 +149,46 @@ def test_links_of_a_folder(keypoints, frames, tmp_path):
   assert cli.main([*arguments, '--groups=2']) == 0
   parts = [formats.read(output / f'links_{g}.json') for g in range(2)]
   assert sorted(int(d.node_ids[0]) for d in parts) == [1, 2]
+
+
+def test_links_again_into_the_folder_of_the_photographs(
+  keypoints, frames, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, 'sklearn', None)  # One group needs none.
+  wide = np.zeros((30, 1200, 3), np.uint8)
+  Image.fromarray(wide).save(frames / 'wide.png')
+  arguments = ['links', f'--output={frames}', '--weights=w.npz']
+  assert cli.main([*arguments, str(frames)]) == 0
+  first = (frames / 'strip.png').read_bytes()
+  # Pictures are small, and those of another shape are not stretched.
+  assert Image.open(frames / 'strip.gif').size == (560, 280)
+  assert cli.main([*arguments, str(frames)]) == 0
+  assert (frames / 'strip.png').read_bytes() == first
+  assert 'links of 4 images' in capsys.readouterr().err
+  # Named itself it is an image, which nothing writes over.
+  assert cli.main([*arguments, str(frames / 'strip.png')]) == 2
+  assert 'would be written over' in capsys.readouterr().err
+  assert (frames / 'strip.png').read_bytes() == first
+  assert cli.main([*arguments, str(frames / '0.png'), '--groups=2']) == 2
+  assert 'need scikit-learn' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'flag, words',
+  [
+    ('--tile=64', 'in one piece; take no tiles'),
+    ('--tolerance=7', 'cuts no curves; leave the tolerance'),
+    ('--polarity=dark_on_light', "no polarity: leave it 'auto'; got 'dark_on"),
+    ('--refine=3', 'cannot refine'),
+  ],
+)
+def test_what_is_for_drawings_is_refused_for_photographs(
+  keypoints, frames, tmp_path, capsys, flag, words
+):
+  arguments = ['predict', str(frames), f'--output={tmp_path / "out"}', flag]
+  assert cli.main([*arguments, '--weights=w.npz']) == 2
+  err = capsys.readouterr().err
+  assert words in err and err.count('\n') == 1
 
 
 def test_links_of_weights_without_keypoints(frames, tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ def keep_masks(key, batch, *, side, blocks=16, ratio=0.8):
     `[B, S, S, 1]` float32: 1 where the image is kept, 0 where it is hidden. Where S is
     no multiple of `blocks` each pixel takes the patch that its first corner lies in.
   """
-  check(blocks=blocks, ratio=ratio)
+  check(blocks=blocks, ratio=ratio, side=side)
   # Drawn flat, which compiles much faster on processors.
   kept = jax.random.uniform(key, (batch * blocks**2,)) >= ratio
   kept = kept.reshape(batch, blocks, blocks)
@@ -27,9 +27,11 @@ def keep_masks(key, batch, *, side, blocks=16, ratio=0.8):
   return kept[:, patch][:, :, patch, None].astype(jnp.float32)
 
 
-def check(*, blocks, ratio):
+def check(*, blocks, ratio, side):
   """Raises ValueError unless there are such masks, see `keep_masks`."""
-  if blocks < 1:
-    raise ValueError(f'mask.blocks must be at least 1; got {blocks}.')
+  if not isinstance(blocks, int) or not 1 <= blocks <= side:
+    raise ValueError(
+      f'mask.blocks must be a whole number from 1 to the side, {side}; got {blocks}.'
+    )
   if not 0 <= ratio <= 1:
     raise ValueError(f'mask.ratio must be in [0, 1]; got {ratio}.')

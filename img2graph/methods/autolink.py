@@ -16,6 +16,7 @@ Letters: B batch, K keypoints, P = K(K-1)/2 pairs, S side.
 """
 
 import functools
+import numbers
 from typing import Any
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ class Found(NamedTuple):
 
   Attributes:
     nodes: `[B, K, 2]` float32, (x, y) in [-1, 1].
-    weights: `[B, P]` float32 >= 0, of the pairs; `[B, K]`, of the keypoints, when the
-      edge map shows no lines.
+    weights: `[B, P]` float32 >= 0, of the pairs, as if both ends were there; `[B, K]`,
+      of the keypoints, when the edge map shows no lines.
     presence: `[B, K]` float32 in [0, 1].
   """
 
@@ -112,19 +113,17 @@ class AutoLink(nn.Module):
 
   def draw(self, found, side):
     """`Found` -> edge map `[B, S, S, 1]`, of 'channels' `[B, S, S, P]`, >= 0."""
-    nodes, weights, presence = found
+    nodes, weights = found.nodes, self.drawn(found)
     thickness = self.thickness
     if self.learn_thickness != 'fixed':
       thickness = jnp.exp(self.log_thickness)
     size = dict(height=side, width=side)
     if self.edge_map == 'points':
-      weights = weights * presence
       return rendering.draw_edges(nodes, nodes, weights, thickness=thickness, **size)[
         ..., None
       ]
     senders, receivers = geometry.node_pairs(nodes.shape[1])
     start, end = nodes[:, senders], nodes[:, receivers]
-    weights = weights * presence[:, senders] * presence[:, receivers]
     if self.edge_map == 'lines':
       return rendering.draw_edges(start, end, weights, thickness=thickness, **size)[
         ..., None
@@ -141,6 +140,14 @@ class AutoLink(nn.Module):
       **size,
     )
     return jnp.moveaxis(lines.reshape(batch, pairs, side, side), 1, -1)
+
+  def drawn(self, found):
+    """Weights of `Found` as they are drawn: times the presence of keypoints."""
+    if self.edge_map == 'points':  # All are there.
+      return found.weights
+    senders, receivers = geometry.node_pairs(found.presence.shape[1])
+    there = found.presence[:, senders] * found.presence[:, receivers]
+    return found.weights * there
 
   def __call__(self, images, keep, train=False):
     """Images and what of them to keep, `[B, S, S, 1]`, to all there is to see.
@@ -184,7 +191,7 @@ def build_model(
       'shared' or 'each' edge its own, 'map': 'lines' in one channel, 'channels', each
       line its own, or 'points' without lines}.
     inpainter: {'features', 'learn_alpha'}, see `InpaintingNet` and `AutoLink`.
-    topology: options of `Topology`, or None.
+    topology: as of `build`.
 
   Returns:
     An `AutoLink`.
@@ -194,8 +201,17 @@ def build_model(
   """
   if precision not in ('float32', 'bfloat16'):
     raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
-  if num_keypoints < 2:
-    raise ValueError(f'method.num_keypoints must be at least 2; got {num_keypoints}.')
+  if not _is_whole(num_keypoints) or num_keypoints < 2:
+    raise ValueError(
+      f'method.num_keypoints must be a whole number from 2; got {num_keypoints}.'
+    )
+  _check_options('detector', detector, ('down', 'up'))
+  _check_options('edges', edges, ('rate', 'start'))
+  _check_options('renderer', renderer, ('sigma_sq',), ('thickness', 'map'))
+  _check_options('inpainter', inpainter, ('features', 'learn_alpha'))
+  topology = _enabled(topology)
+  if not edges['rate'] > 0:
+    raise ValueError(f'method.edges.rate must be above 0; got {edges["rate"]}.')
   renderer = {'thickness': 'fixed', 'map': 'lines'} | dict(renderer)
   for name, value, known in (
     ('grid', grid, GRIDS),
@@ -230,7 +246,9 @@ def build_model(
     rate=edges['rate'],
     start=edges['start'],
     learn_alpha=inpainter['learn_alpha'],
-    topology=None if topology is None else keypoints.Topology(**topology),
+    topology=None
+    if topology is None
+    else keypoints.Topology(topology['hidden'], topology['presence_bias']),
   )
 
 
@@ -249,24 +267,27 @@ def build(
     mask: {'blocks', 'ratio'}, see `masking.keep_masks`.
     loss: {'kind': 'perceptual', 'weights': path of VGG16's} or {'kind': 'fallback',
       ...}, see `LOSSES`.
-    topology: {'hidden', 'presence_bias', 'cost': of the mean weight of what is drawn}
-      for links and presence of each image's own; None for one graph for all.
+    topology: {'hidden', 'presence_bias', 'cost': of the mean of what is drawn, each
+      weight relative to the largest, >= 0} for links and presence of each image's own,
+      unless it has 'enabled' False; None, too, for one graph for all.
     **model_options: see `build_model`.
 
   Returns:
     A `base.Method` of images in colour. Its graphs have all K keypoints, with
     `topology` as probable as they are present. The probability of an edge is its weight
-    relative to the largest of the image's: the scale of weights is arbitrary, since the
-    network that sees them can undo it. `reconstruct` has the weights as they are,
-    'weights' `[B, P]`; 'drawing' is relative in the same way.
+    as it is drawn, with `topology` times the presence of both ends, relative to the
+    largest of the image's: the scale of weights is arbitrary, since the network that
+    sees them can undo it. `reconstruct` has the weights as they are drawn, 'weights'
+    `[B, P]`; 'drawing' is relative in the same way.
 
   Raises:
     ValueError: a value is out of range or a name unknown.
   """
   del train_steps
-  masking.check(**mask)
-  topology = None if topology is None else dict(topology)
-  cost = 0.0 if topology is None else topology.pop('cost', 0.0)
+  _check_options('mask', mask, ('blocks', 'ratio'))
+  masking.check(**mask, side=model_options['side'])
+  topology = _enabled(topology)
+  cost = 0.0 if topology is None else topology['cost']
   model = build_model(topology=topology, **model_options)
   num_keypoints = model.detector.num_keypoints
   dtype = model.detector.dtype
@@ -286,14 +307,15 @@ def build(
       variables, images, keep_masks(key, images), True, mutable=['batch_stats']
     )
     value, metrics = loss_fn(restored.astype(dtype), images.astype(dtype))
+    drawn = model.drawn(found)
     if cost:
-      price = cost * _drawn(found).mean()
+      price = cost * _relative(drawn).mean()
       value, metrics = value + price, metrics | {'cost': price}
     metrics = {
       'loss': value,
       **metrics,
-      'largest_weight': found.weights.max(),
-      'edges': (_relative(found.weights) > 0.5).sum(-1).mean(),
+      'largest_weight': drawn.max(),
+      'edges': (_relative(drawn) > 0.5).sum(-1).mean(),
     }
     if topology is not None:
       metrics['nodes'] = (found.presence > 0.5).sum(-1).mean()
@@ -304,7 +326,8 @@ def build(
   def to_graph(found):
     edge_prob = jnp.zeros(found.nodes.shape[:2] + (num_keypoints,), jnp.float32)
     if model.edge_map != 'points':
-      edge_prob = geometry.pairs_to_matrix(_relative(found.weights), num_keypoints)
+      weights = _relative(model.drawn(found))
+      edge_prob = geometry.pairs_to_matrix(weights, num_keypoints)
     return graph_lib.Graph(found.nodes, found.presence, edge_prob)
 
   def predict(variables, images):
@@ -315,12 +338,13 @@ def build(
     keep = keep_masks(jax.random.key(0), images)
     found, edge_map, restored = model.apply(variables, images, keep)
     edge_map = edge_map.max(-1, keepdims=True)
+    drawn = model.drawn(found)
     return {
       'graph': to_graph(found),
-      'drawing': edge_map / _largest(found.weights)[..., None, None],
+      'drawing': edge_map / _largest(drawn)[..., None, None],
       'masked': ((2 * images - 1) * keep + 1) / 2,
       'reconstruction': jnp.clip(restored, 0, 1),
-      'weights': found.weights,
+      'weights': drawn,
     }
 
   return base.Method(
@@ -332,6 +356,38 @@ def build(
     channels=3,
     keypoints=True,
   )
+
+
+def _check_options(part, options, needed, more=()):
+  """Raises ValueError unless a part of `config.method` has these options, no others."""
+  known = (*needed, *more)
+  if unknown := sorted(set(options) - set(known)):
+    raise ValueError(
+      f'method.{part} has no option {unknown[0]!r}; it has {", ".join(known)}.'
+    )
+  if missing := [name for name in needed if name not in options]:
+    raise ValueError(f'method.{part} lacks {", ".join(missing)}.')
+
+
+def _enabled(topology):
+  """All options of a topology, or None for none."""
+  usual = {'enabled': True, 'hidden': 64, 'presence_bias': 3.0, 'cost': 0.0}
+  _check_options('topology', topology or {}, (), tuple(usual))
+  topology = usual | dict(topology or {'enabled': False})
+  if not _is_whole(topology['hidden']) or topology['hidden'] < 1:
+    raise ValueError(
+      'method.topology.hidden must be a positive whole number; got '
+      f'{topology["hidden"]}.'
+    )
+  if topology['cost'] < 0:
+    raise ValueError(
+      f'method.topology.cost must not be negative; got {topology["cost"]}.'
+    )
+  return topology if topology['enabled'] else None
+
+
+def _is_whole(value):
+  return isinstance(value, numbers.Integral)
 
 
 def _check(images):
@@ -353,12 +409,6 @@ def _relative(weights):
   return weights / _largest(weights)
 
 
-def _drawn(found):
-  """`[B, P]`: weights of edges between keypoints that are present."""
-  senders, receivers = geometry.node_pairs(found.presence.shape[1])
-  return found.weights * found.presence[:, senders] * found.presence[:, receivers]
-
-
 def _perceptual_loss(*, weights, side=perceptual.VGG_SIDE):
   """The paper's loss, with VGG16 from the file `weights`.
 
@@ -376,8 +426,10 @@ def _perceptual_loss(*, weights, side=perceptual.VGG_SIDE):
 def _fallback_loss(*, seed, widths, features, pyramid, scales, side=None):
   """A loss that needs no weights: random features and a pyramid of colours.
 
-  `features` and `pyramid` are the weights of the two.
+  `features` and `pyramid` are the weights of the two; `side` is that at which features
+  are seen, None or 0 for that of the images.
   """
+  side = side or None
   params = perceptual.random_features(seed, widths)
 
   def loss_fn(images, targets):

@@ -39,7 +39,7 @@ class Method:
       to the first that is not smaller than the image, or to the last.
     channels: C of the images: 1 for line drawings, ink on paper; 3 for photographs.
     keypoints: whether node k is the same part of the object in every image. Prediction
-      then keeps its number, and joins or drops no node.
+      then keeps its number, joins no nodes, and drops those that are improbable.
   """
 
   init: Callable[..., Any]

@@ -53,6 +53,8 @@ class InpaintingNet(nn.Module):
 
 def check_side(side, features):
   """Raises ValueError unless an `InpaintingNet` takes images of this side."""
+  if not features:
+    raise ValueError('in-painting needs features at one size at least; there are none.')
   step = 2 ** (len(features) - 1)
   if side % step:
     raise ValueError(

@@ -8,9 +8,12 @@ import pytest
 
 from configs import autolink as configs
 from img2graph import geometry
+from img2graph import graph as graph_lib
 from img2graph import methods
 from img2graph.methods import autolink
 from img2graph.training import optim
+from launch import cells
+from launch import main
 from tests import variables as variables_lib
 
 SIDE, NUM = 16, 4
@@ -24,8 +27,7 @@ def options(**changes):
   config.detector = dict(down=(4, 4), up=(4,))
   config.inpainter.features = (4, 4)
   config.loss.update(widths=(3,), scales=2)
-  config.update_from_flattened_dict(changes)
-  return config.to_dict()
+  return cells.override(config, changes).to_dict()
 
 
 def build(**changes):
@@ -271,6 +273,48 @@ def test_an_absent_keypoint_takes_its_lines_with_it():
   np.testing.assert_allclose(drawn, expected, atol=1e-6)
 
 
+def test_a_link_of_an_absent_keypoint_is_as_improbable_as_it_is_dark(
+  batch, monkeypatch
+):
+  method, variables = started()
+  weights = np.array([[5, 1, 1, 1, 1, 1]], np.float32)  # Pairs 01, 02, 03, 12, 13, 23.
+  presence = np.array([[1, 0.1, 1, 1]], np.float32)
+  nodes = np.zeros((1, NUM, 2), np.float32)
+  monkeypatch.setattr(
+    autolink.AutoLink, 'find', lambda *args: autolink.Found(nodes, weights, presence)
+  )
+  found = method.predict(variables, batch['image'][:1])
+  expected = np.zeros((NUM, NUM))
+  for a, b, p in (
+    (0, 1, 0.5),
+    (0, 2, 1),
+    (0, 3, 1),
+    (1, 2, 0.1),
+    (1, 3, 0.1),
+    (2, 3, 1),
+  ):
+    expected[a, b] = expected[b, a] = p
+  np.testing.assert_allclose(found.edge_prob[0], expected, atol=1e-6)
+  np.testing.assert_array_equal(found.node_prob, presence)
+  kept = graph_lib.drop_absent(jax.tree.map(lambda x: np.asarray(x[0]), found), 0.5)
+  assert kept.edge_prob.sum() == 6  # The triangle of those that are there.
+
+
+def test_a_topology_is_switched_on_by_a_flag():
+  flags = main.parse(
+    [
+      'main',
+      '--config=configs/autolink.py:smoke',
+      '--workdir=w',
+      '--config.method.topology.enabled',
+      '--config.method.loss.side=16',
+    ]
+  )
+  method = flags.config.method
+  assert method.topology.enabled and method.loss.side == 16
+  assert not configs.get_config('smoke').method.topology.enabled
+
+
 def test_the_papers_loss_asks_for_its_weights_when_it_is_first_used(batch, tmp_path):
   config = options()
   config['loss'] = dict(kind='perceptual', weights=str(tmp_path / 'vgg16.pth'), side=16)
@@ -286,7 +330,18 @@ def test_the_papers_loss_asks_for_its_weights_when_it_is_first_used(batch, tmp_p
     ({'grid': 'pixels'}, 'method.grid must be one of'),
     ({'renderer.map': 'curves'}, 'method.renderer.map must be one of'),
     ({'renderer.sigma_sq': 0.0}, 'sigma_sq must be above 0'),
-    ({'num_keypoints': 1}, 'num_keypoints must be at least 2'),
+    ({'num_keypoints': 1}, 'num_keypoints must be a whole number from 2; got 1'),
+    ({'num_keypoints': 4.5}, 'num_keypoints must be a whole number from 2; got 4.5'),
+    ({'edges.rate': 0}, 'edges.rate must be above 0; got 0'),
+    ({'mask.blocks': 2.5}, 'mask.blocks must be a whole number from 1 to the side, 16'),
+    ({'mask.blocks': 17}, 'mask.blocks must be a whole number from 1 to the side, 16'),
+    ({'inpainter.features': ()}, 'features at one size at least'),
+    ({'topology': {'cost': -1}}, 'topology.cost must not be negative; got -1'),
+    ({'topology': {'hidden': 0}}, 'topology.hidden must be a positive whole number'),
+    ({'topology': {'hiden': 8}}, "method.topology has no option 'hiden'; it has enab"),
+    ({'renderer': {'thicknes': 'each'}}, "method.renderer has no option 'thicknes'"),
+    ({'edges': {'rate': 1.0}}, 'method.edges lacks start'),
+    ({'mask': {'ratoi': 0.5}}, "method.mask has no option 'ratoi'"),
     ({'side': 18}, 'multiple of 4; got 18'),
     ({'mask.ratio': 1.5}, 'mask.ratio must be'),
     ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
