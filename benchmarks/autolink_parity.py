@@ -186,10 +186,10 @@ def compare(case, arrays, vgg):
     (_, (made, changed)), gradient = see(variables['params'], keep, mode == 'train')
     for name, array in wanted.items():
       whole[f'{mode} {name}'] = _three(made[name], array, exact[name], largest)
-    parts |= {
-      f'{mode} {n}': d
-      for n, d in _parts(model, variables, vgg, images, wanted, mode).items()
-    }
+    found = _parts(model, variables, vgg, images, wanted, mode)
+    # Of the image itself, as both are given it.
+    found |= {n: largest(made[n], wanted[n]) for n in ('keypoints', 'masked')}
+    parts |= {f'{mode} {n}': d for n, d in found.items()}
 
   theirs, exact = (convert(_strip(arrays, f'gradient {b}/')) for b in (32, 64))
   ours = {f'params/{n}': a for n, a in flatten(gradient).items()}

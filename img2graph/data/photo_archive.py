@@ -127,7 +127,7 @@ def _truth(path, arrays, count, scale):
   shares = arrays['points']
   if shares.ndim != 3 or shares.shape[0] != count or shares.shape[2] != 2:
     raise ValueError(f'{path}: points must be [{count}, M, 2]; got {shares.shape}.')
-  visible = (shares != -1).all(axis=-1)
+  visible = ((shares != -1) & np.isfinite(shares)).all(axis=-1)
   if 'points_ok' in arrays:
     visible &= _field(path, arrays, 'points_ok', count).astype(bool)[:, None]
   sides = _field(path, arrays, scale, count) if scale else np.ones(count)

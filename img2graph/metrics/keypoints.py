@@ -90,12 +90,20 @@ class Keypoints:
         'found, points and visible must be of the same images and points; got '
         f'{found.shape}, {points.shape} and {visible.shape}.'
       )
-    if scale.shape != (count,) or not (scale > 0).all():
-      raise ValueError(f'scale must be [{count}], each above 0; got {scale.shape}.')
+    if scale.shape != (count,):
+      raise ValueError(f'scale must be [{count}]; got {scale.shape}.')
+    if not (scale > 0).all():
+      raise ValueError(
+        f'each scale must be above 0; got {scale[np.argmin(scale > 0)]:g}.'
+      )
     if not np.isfinite(found).all():
       raise ValueError('the keypoints that were found are not all finite.')
+    if not np.isfinite(points[visible > 0]).all():
+      raise ValueError('the annotated points are not all finite.')
     # Frozen, but what was given may have been lists or arrays of a device.
     object.__setattr__(self, 'found', found.astype(np.float64))
+    # What is not annotated may be anything, and is multiplied with 0.
+    points = np.where(np.isfinite(points), points, 0)
     object.__setattr__(self, 'points', points.astype(np.float64))
     object.__setattr__(self, 'visible', visible > 0)
     object.__setattr__(self, 'scale', scale)

@@ -68,6 +68,14 @@ def test_points_are_read_with_their_images(path):
   }
 
 
+def test_a_point_that_is_no_number_is_none(path):
+  points = arrays()['points']
+  points[3, 1] = np.nan
+  batch = read(write(path, points=points), part='all')
+  assert batch['visible'][3].tolist() == [1, 0]
+  assert np.isfinite(batch['points']).all()
+
+
 def test_parts_share_no_group_and_training_sees_no_point(path):
   parts = {
     part: numbers(path, part=part, split_by='animal', fraction=0.3)

@@ -285,13 +285,24 @@ FOUND, POINTS = np.zeros((3, 2, 2)), np.zeros((3, 4, 2))
     (dict(found=np.zeros((0, 2, 2)), points=POINTS[:0]), 'not empty'),
     (dict(found=FOUND[:2], points=POINTS), 'of the same images'),
     (dict(found=FOUND, points=POINTS, visible=np.ones((3, 2))), 'of the same images'),
-    (dict(found=FOUND, points=POINTS, scale=[1, 1, 0]), 'scale must be'),
+    (dict(found=FOUND, points=POINTS, scale=[1, 1]), r'scale must be \[3\]; got \(2,'),
+    (dict(found=FOUND, points=POINTS, scale=[1, 0, 1]), 'must be above 0; got 0'),
+    (dict(found=FOUND, points=POINTS, scale=[1, np.nan, 1]), 'above 0; got nan'),
+    (dict(found=FOUND, points=POINTS + np.inf), 'annotated points are not all finite'),
     (dict(found=FOUND + np.nan, points=POINTS), 'not all finite'),
   ],
 )
 def test_wrong_arrays_are_refused_in_one_sentence(values, message):
   with pytest.raises(ValueError, match=message):
     keypoints.Keypoints(**values)
+
+
+def test_points_that_are_not_annotated_need_be_no_numbers():
+  points, visible = POINTS.copy(), np.ones((3, 4))
+  points[0, 1], visible[0, 1] = np.nan, 0
+  assert np.isfinite(keypoints.Keypoints(FOUND, points, visible).targets).all()
+  with pytest.raises(ValueError, match='points are not all finite'):
+    keypoints.Keypoints(FOUND, points)
 
 
 def test_parts_that_do_not_fit_are_refused_in_one_sentence():

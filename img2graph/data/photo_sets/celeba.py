@@ -9,9 +9,9 @@ test    MAFL's testing.txt, 1,000.
 
 Points are left eye, right eye, nose, left and right mouth corner; the scale is the
 distance of the eyes, measured in the square. Aligned photographs (178 x 218) show the
-middle 80 % of either side, as IMM, LMDIS and DVE have it; the paper does not say. In
-the wild they are shown whole, and those whose face box has less than 30 % of the area
-are left out: 45,609, 5,379 and 283 remain.
+middle 80 % of either side, as IMM and LMDIS have it (DVE 70 %); the paper does not
+say. In the wild they are shown whole, and those whose face box has less than 30 % of
+the area are left out: 45,609, 5,379 and 283 remain.
 
 As published:
   img_align_celeba/, img_celeba/     000001.jpg ...      (or below Img/)
