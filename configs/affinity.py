@@ -124,7 +124,7 @@ TABLES = {
 }
 
 # How `launch.figures` draws a table; see its top.
-FIGURES = {'3': 'features', 'gamma': 'curves', 'weight': 'curves'}
+FIGURES = {'3': ('features', 'curves'), 'gamma': 'curves', 'weight': 'curves'}
 
 _ACCURACY = dict(
   columns={

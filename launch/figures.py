@@ -3,7 +3,7 @@
   python -m launch.figures --paper=image_graph_image --table=1 --scale=cpu
 
 Takes what `launch.tables` left in the workdir, and leaves out cells that are not done.
-`FIGURES[TABLE]` of configs/PAPER.py says what is drawn:
+`FIGURES[TABLE]` of configs/PAPER.py says what is drawn, one of these or several:
   graphs    (unless another is said) of the first images of the evaluation the image
             with its true graph, and for the first seed of each recipe its drawing,
             where it makes one, its graph and its adjacency matrix
@@ -14,7 +14,8 @@ Takes what `launch.tables` left in the workdir, and leaves out cells that are no
   scores    the columns of the table over the values of its rows, means and deviations
             of the seeds, from the lines of its results alone: Figures 4 and 5 of
             AutoLink
-Writes results/PAPER/figure_TABLE_SCALE.png.
+Writes results/PAPER/figure_TABLE_SCALE.png, and of each further kind
+figure_TABLE_KIND_SCALE.png.
 """
 
 import json
@@ -30,9 +31,9 @@ from absl import logging
 from img2graph import affinity_graph
 from img2graph import charts
 from img2graph import data
+from img2graph import evaluation
 from img2graph import plotting
 from img2graph import weights
-from img2graph.data import sources
 from img2graph.training import errors
 from launch import tables
 
@@ -46,8 +47,7 @@ def batch_of(config, count):
   source = data.build(**options)
   if hasattr(source, 'sample'):
     return source.sample(jax.random.key(config.eval.seed), count)
-  batch = next(iter(source.iterate(seed=config.eval.seed, batch_size=count)))
-  return sources.as_float(batch)
+  return next(evaluation.examples(source, num_images=count, seed=config.eval.seed))
 
 
 def draw_graphs(found, workdir, *, rows):
@@ -234,7 +234,20 @@ def run(argv):
   module = tables.load(values.paper)
   if values.table == 'all':
     raise ValueError('a figure is that of one table: name it by --table.')
-  kind = getattr(module, 'FIGURES', {}).get(values.table, 'graphs')
+  kinds = getattr(module, 'FIGURES', {}).get(values.table, 'graphs')
+  kinds = (kinds,) if isinstance(kinds, str) else kinds
+  folder = pathlib.Path(values.output) / values.paper
+  for kind in kinds:
+    picture = _draw(kind, module, values, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    more = '' if kind == kinds[0] else f'_{kind}'
+    path = folder / f'figure_{values.table}{more}_{values.scale}.png'
+    plotting.save_png(path, picture)
+    print(f'wrote {path}')
+
+
+def _draw(kind, module, values, folder):
+  """The figure of a kind that the flags ask for; `folder` is that of the results."""
   found = tables.cells_of(
     module,
     values.table,
@@ -243,19 +256,13 @@ def run(argv):
     recipes=values.recipes,
   )
   workdir = pathlib.Path(values.workdir) / values.paper
-  folder = pathlib.Path(values.output) / values.paper
   if kind == 'curves':
-    picture = draw_curves(found, workdir)
-  elif kind == 'scores':
-    picture = draw_scores(module, values.table, values.scale, folder)
-  elif kind == 'features':
-    picture = draw_features(found, workdir, count=_POINTS.value)
-  else:
-    picture = draw_graphs(found, workdir, rows=_ROWS.value)
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f'figure_{values.table}_{values.scale}.png'
-  plotting.save_png(path, picture)
-  print(f'wrote {path}')
+    return draw_curves(found, workdir)
+  if kind == 'scores':
+    return draw_scores(module, values.table, values.scale, folder)
+  if kind == 'features':
+    return draw_features(found, workdir, count=_POINTS.value)
+  return draw_graphs(found, workdir, rows=_ROWS.value)
 
 
 def main(argv):

@@ -164,3 +164,25 @@ def test_features_of_test_images_are_shown_by_class(tmp_path, monkeypatch):
   np.testing.assert_array_equal(shown, test['label'][:12])
   expected = affinity_graph.load(path).features(test['image'], batch_size=5)
   np.testing.assert_allclose(places, expected[:12, :2], rtol=1e-4, atol=1e-6)
+
+
+def test_a_table_may_have_several_figures(tmp_path, monkeypatch, capsys):
+  seen = []
+
+  def draw(name):
+    def drawn(found, workdir, **options):
+      seen.append((name, len(found)))
+      return Image.new('RGB', (5, 4))
+
+    monkeypatch.setattr(figures, f'draw_{name}', drawn)
+
+  draw('features')
+  draw('curves')
+  with flagsaver.flagsaver():
+    options = ['--paper=affinity', '--scale=smoke', '--table=3', '--seeds=3']
+    flags.FLAGS(['figures', *options, f'--output={tmp_path}'])
+    figures.run(['figures'])
+  assert seen == [('features', 2), ('curves', 6)]
+  names = sorted(path.name for path in (tmp_path / 'affinity').iterdir())
+  assert names == ['figure_3_curves_smoke.png', 'figure_3_smoke.png']
+  assert capsys.readouterr().out.count('wrote') == 2
