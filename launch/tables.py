@@ -11,7 +11,8 @@ from these lines alone, as table_TABLE.md and, for each scale, table_TABLE_SCALE
 
 --seeds_at_once=K trains up to K seeds of a row in one program (see docs/many_seeds.md);
 `auto` or 0 does what is faster: all that are missing of a row on a GPU or TPU, and one
-after another on a processor or with several processes.
+after another on a processor or with several processes. The runs of a table of time and
+memory are trained one after another, whatever this says.
 
 --scale=paper is the paper's protocol, --scale=cpu a smaller one that two cores finish;
 they are told apart everywhere. --dry_run lists the cells with what is known of their
@@ -170,10 +171,13 @@ class Form(NamedTuple):
       joined by '/', or with '/' in front in the line itself; and what it is multiplied
       by. Of several places, joined by '|', the first that is there.
     about: what the columns are, a sentence or two.
+    alone: whether each run is trained alone, whatever --seeds_at_once says, because
+      its time and memory are what the columns are about.
   """
 
   columns: dict[str, tuple[str, float]]
   about: str
+  alone: bool = False
 
 
 def _triplets(threshold, name):
@@ -530,7 +534,7 @@ def _run_tables(module, wanted, paths, output):
       paths[name],
       train=loop.train,
       train_seeds=train_seeds,
-      at_once=at_once,
+      at_once=1 if form_of(module, name).alone else at_once,
       others=[path for other, path in paths.items() if other != name],
       wait=_WAIT.value,
     )

@@ -120,6 +120,29 @@ def test_every_row_of_every_table_builds(name):
           assert not part or int(part) in cell.config.eval.capacities
 
 
+def test_time_and_memory_of_affinity_supervision_are_measured_by_runs_of_their_own():
+  module = MODULES['affinity']
+  assert tables.form_of(module, '4').alone
+  for scale in module.SCALES:
+    base, ours = tables.cells_of(module, '4', scale=scale, seeds=1)
+    others = {
+      cell.hash
+      for table in set(module.TABLES) - {'4'}
+      for cell in tables.cells_of(module, table, scale=scale, seeds=1)
+    }
+    assert not {base.hash, ours.hash} & others
+    long = module.get_config(f'base,{scale}')
+    assert base.config.train_steps == 3 * long.eval_every
+    assert base.config.method.affinity is None and ours.config.method.affinity
+    # Without which no differences are shown.
+    assert ours.label['rows'][0]['against'] == base.label['rows'][0]['row']
+  (row,) = tables.cells_of(module, '4', scale='paper', seeds=1)[1].label['rows']
+  assert row['published'] == {
+    'seconds an epoch': (35.9, None),
+    'memory MB': (2139.0, None),
+  }
+
+
 def run(config, workdir):
   console = logging.Console(out=io.StringIO(), err=io.StringIO())
   return loop.train(config, workdir, evaluate=False, console=console)

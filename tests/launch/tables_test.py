@@ -311,6 +311,31 @@ def test_seeds_at_once_share_their_time():
   assert tables.estimate(_cells('1')[0], shared) == pytest.approx(45)
 
 
+@pytest.mark.parametrize('alone, expected', [(True, [1, 1]), (False, [2])])
+def test_runs_that_are_timed_are_alone(tmp_path, monkeypatch, alone, expected):
+  form = dict(columns={'s': ('/wall_clock/total_seconds', 1)}, about='', alone=alone)
+  module = types.SimpleNamespace(**vars(MODULE) | {'FORMS': {'1': form}})
+  sizes = []
+
+  def train_seeds(configs, workdirs):
+    sizes.append(len(configs))
+    return [_results(config, 0.5) | {'seeds_at_once': 2} for config in configs]
+
+  def train(config, workdir):
+    return train_seeds([config], [workdir])[0]
+
+  monkeypatch.setattr(loop, 'train', train)
+  monkeypatch.setattr(loop, 'train_seeds', train_seeds)
+  monkeypatch.setattr(tables, '_keep_compiled', lambda workdir: None)
+  wanted = {'1': _cells('1', recipes=['ours'])}
+  paths = {'1': tmp_path / 'table_1.jsonl'}
+  with flagsaver.flagsaver():
+    arguments = ['--paper=toy', f'--workdir={tmp_path}', '--seeds_at_once=2']
+    flags.FLAGS(['tables', *arguments])
+    assert tables._run_tables(module, wanted, paths, tmp_path) == 0
+  assert sizes == expected
+
+
 def test_how_many_seeds_at_once():
   assert tables.seeds_at_once('4', 10) == 4
   assert tables.seeds_at_once('auto', 10) == tables.seeds_at_once('0', 10) == 1
