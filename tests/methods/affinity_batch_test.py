@@ -114,15 +114,34 @@ def test_scores_are_counted_image_by_image(variables):
   pairs = zip(logits, labels, strict=True)
   expected = np.mean([row.argmax() == label for row, label in pairs])
   assert scores['images'] == 11 and scores['accuracy'] == pytest.approx(expected)
+  order = np.random.default_rng(0).permutation(11)
   masses = [
     affinity.affinity_loss(
-      affinity.distance_affinity(features[i : i + 4]),
-      affinity.same_class(jnp.asarray(labels[i : i + 4])),
+      affinity.distance_affinity(features[drawn]),
+      affinity.same_class(jnp.asarray(labels[drawn])),
       include=affinity.without_self(4),
     )[1]
-    for i in (0, 4)
+    for drawn in (order[:4], order[4:8])
   ]
   assert scores['target_mass'] == pytest.approx(np.mean(masses), rel=1e-4)
+
+
+def test_the_mass_of_a_set_that_lies_class_after_class_is_that_of_mixed_batches(
+  variables,
+):
+  images, labels = colours(240)
+  by_class = np.argsort(labels, kind='stable')
+
+  def scores(order, **options):
+    found = {'image': images[order], 'label': labels[order]}
+    return class_evaluation.evaluate(build(), variables, found, batch_size=8, **options)
+
+  mixed, sorted_, again = scores(np.arange(240)), scores(by_class), scores(by_class)
+  assert sorted_ == again != scores(by_class, seed=1)
+  assert sorted_['accuracy'] == mixed['accuracy']
+  # Batches of one class alone would have all of the mass.
+  assert abs(sorted_['target_mass'] - mixed['target_mass']) < 0.1
+  assert sorted_['target_mass'] < 0.7
 
 
 def test_four_devices_take_the_step_of_one(batch):
