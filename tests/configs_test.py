@@ -120,6 +120,23 @@ def test_every_row_of_every_table_builds(name):
           assert not part or int(part) in cell.config.eval.capacities
 
 
+def test_the_proof_of_affinity_supervision_on_an_archive_is_the_papers_but_for_images():
+  module = MODULES['affinity']
+  found = tables.cells_of(module, '3', scale='jpeg', seeds=1)
+  assert [cell.label['recipe'] for cell in found] == ['base', 'affinity']
+  for cell in found:
+    config = module.get_config(f'{cell.label["recipe"]},jpeg')
+    assert cell.config.to_dict() == config.to_dict()
+    assert config.train_steps == 200 * config.eval_every == 200 * (36_000 // 128)
+    assert (config.data.name, config.data.most) == ('archive', 0)
+    published = module.get_config(f'{cell.label["recipe"]},paper')
+    for name in ('method', 'optim', 'batch_size', 'eval'):
+      assert config[name] == published[name]
+  (row,) = found[1].label['rows']
+  assert row['against'] == found[0].label['rows'][0]['row']
+  assert row['published'] == {'accuracy': (92.03, 0.21)}
+
+
 def test_time_and_memory_of_affinity_supervision_are_measured_by_runs_of_their_own():
   module = MODULES['affinity']
   assert tables.form_of(module, '4').alone
