@@ -32,6 +32,7 @@ _DEPTHS = {
   101: ((3, 4, 23, 3), True),
 }
 _STEMS = ('imagenet', 'small')
+_SHORTCUTS = ('pad', 'project')
 
 
 class _Layers(nn.Module):
@@ -79,6 +80,13 @@ class Block(_Layers):
   bottleneck: bool = False
   shortcut: str = 'project'
 
+  def __post_init__(self):
+    if self.shortcut not in _SHORTCUTS:
+      raise ValueError(
+        f'shortcut must be one of {", ".join(_SHORTCUTS)}; got {self.shortcut!r}.'
+      )
+    super().__post_init__()
+
   @nn.compact
   def __call__(self, x, *, train):
     if self.bottleneck:
@@ -116,10 +124,14 @@ class CifarResNet(_Layers):
   depth: int = 20
   width: int = 16
 
-  @nn.compact
-  def __call__(self, images, *, train):
+  def __post_init__(self):
+    _check_counts(self, 'num_classes', 'depth', 'width')
     if self.depth < 8 or self.depth % 6 != 2:
       raise ValueError(f'depth must be 6n + 2, for example 20; got {self.depth}.')
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images, *, train):
     x = self.conv(images.astype(self.dtype), self.width, 3, 1, 'stem')
     x = nn.relu(self.norm(x, train, 'stem'))
     for stage in range(3):
@@ -151,14 +163,18 @@ class ResNet(_Layers):
   width: int = 64
   stem: str = 'imagenet'
 
-  @nn.compact
-  def __call__(self, images, *, train):
+  def __post_init__(self):
+    _check_counts(self, 'num_classes', 'depth', 'width')
     if self.depth not in _DEPTHS:
       raise ValueError(
         f'depth must be one of {", ".join(map(str, _DEPTHS))}; got {self.depth}.'
       )
     if self.stem not in _STEMS:
       raise ValueError(f'stem must be one of {", ".join(_STEMS)}; got {self.stem!r}.')
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, images, *, train):
     small = self.stem == 'small'
     x = images.astype(self.dtype)
     x = self.conv(x, self.width, 3 if small else 7, 1 if small else 2, 'stem')
@@ -177,6 +193,13 @@ class ResNet(_Layers):
           name=f'stage{stage}_{layer}',
         )(x, train=train)
     return _classify(x, self.num_classes)
+
+
+def _check_counts(module, *names):
+  for name in names:
+    value = getattr(module, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise ValueError(f'{name} must be a whole number, at least 1; got {value!r}.')
 
 
 def _classify(x, num_classes):

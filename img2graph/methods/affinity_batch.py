@@ -10,6 +10,9 @@ The affinities are those of the whole batch, on however many devices it lies.
 Letters: B batch, S side, C classes, D features.
 """
 
+import dataclasses
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,15 @@ METRICS = {
   'distance': losses.distance_affinity,
   'product': losses.product_affinity,
 }
+# The options of the affinity loss; a weight has to be given.
+_AFFINITY = dict(
+  weight=None,
+  metric='distance',
+  diagonal=False,
+  form='focal',
+  gamma=2.0,
+  mass='matrix',
+)
 
 
 def affinity_matrix(features, *, metric='distance'):
@@ -95,6 +107,9 @@ def build(
 
   Returns:
     A `base.Method` whose loss needs `batch['label']` `[B]` int, and that classifies.
+
+  Raises:
+    ValueError: there is no option of that name, or a value is wrong.
   """
   del train_steps
   if precision not in ('float32', 'bfloat16'):
@@ -104,7 +119,7 @@ def build(
     mean=tuple(mean),
     deviation=tuple(deviation),
   )
-  affinity_fn = None if affinity is None else _build_affinity(**affinity)
+  affinity_fn = None if affinity is None else _build_affinity(affinity)
 
   def init(key, batch):
     return model.init(key, batch['image'], train=True)
@@ -137,22 +152,53 @@ def build(
   )
 
 
-def _build_network(*, kind, dtype, **options):
+def _build_network(*, dtype, kind=None, **options):
   if kind not in NETWORKS:
     raise ValueError(
       f'method.network.kind must be one of {", ".join(NETWORKS)}; got {kind!r}.'
     )
-  return NETWORKS[kind](dtype=dtype, **options)
+  network = NETWORKS[kind]
+  fields = [f.name for f in dataclasses.fields(network) if f.init]
+  known = [name for name in fields if name not in ('dtype', 'parent', 'name')]
+  _check_names('method.network', options, ('kind', *known))
+  try:
+    return network(dtype=dtype, **options)
+  except ValueError as error:
+    raise ValueError(f'method.network.{error}') from None
 
 
-def _build_affinity(*, weight, metric='distance', diagonal=False, **options):
+def _check_names(place, options, known):
+  for name in options:
+    if name not in known:
+      raise ValueError(
+        f'{place}.{name} is not an option; the options are {", ".join(known)}.'
+      )
+
+
+def _build_affinity(options):
   """`(features, labels) -> (weighted loss, metrics)`."""
-  if weight < 0:
-    raise ValueError(f'method.affinity.weight must not be negative; got {weight}.')
-  if metric not in METRICS:
-    raise ValueError(
-      f'method.affinity.metric must be one of {", ".join(METRICS)}; got {metric!r}.'
-    )
+  _check_names('method.affinity', options, _AFFINITY)
+  options = _AFFINITY | options
+  for name in ('weight', 'gamma'):
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+      raise ValueError(f'method.affinity.{name} must be a number; got {value!r}.')
+    if not 0 <= value < math.inf:
+      raise ValueError(
+        f'method.affinity.{name} must be finite and not negative; got {value}.'
+      )
+  for name, known in (
+    ('metric', METRICS),
+    ('diagonal', (True, False)),
+    ('form', losses.FORMS),
+    ('mass', losses.MASSES),
+  ):
+    if options[name] not in known:
+      raise ValueError(
+        f'method.affinity.{name} must be one of {", ".join(map(str, known))}; '
+        f'got {options[name]!r}.'
+      )
+  weight, metric, diagonal = (options.pop(n) for n in ('weight', 'metric', 'diagonal'))
 
   def affinity_fn(features, labels):
     if weight == 0:

@@ -115,13 +115,15 @@ def test_bfloat16_keeps_parameters_and_results_in_float32():
 
 
 @pytest.mark.parametrize(
-  ('model', 'message'),
+  ('network', 'options', 'message'),
   [
-    (resnet.CifarResNet(depth=21), 'got 21'),
-    (resnet.ResNet(depth=19), 'got 19'),
-    (resnet.ResNet(stem='large'), "got 'large'"),
+    (resnet.CifarResNet, dict(depth=21), 'got 21'),
+    (resnet.CifarResNet, dict(width=0), 'width must be a whole number'),
+    (resnet.ResNet, dict(depth=19), 'got 19'),
+    (resnet.ResNet, dict(stem='large'), "got 'large'"),
+    (resnet.Block, dict(shortcut='projekt'), "pad, project; got 'projekt'"),
   ],
 )
-def test_networks_that_there_are_not(model, message):
+def test_networks_that_there_are_not(network, options, message):
   with pytest.raises(ValueError, match=message):
-    shapes(model, 32)
+    network(**options)

@@ -95,14 +95,34 @@ def test_a_weight_of_zero_tells_the_mass_and_changes_nothing(batch, variables):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    (dict(network=NETWORK | {'kind': 'vgg'}), "got 'vgg'"),
-    (dict(affinity={'weight': -1.0}), 'got -1.0'),
-    (dict(affinity={'weight': 1.0, 'metric': 'cosine'}), "got 'cosine'"),
+    (dict(network=NETWORK | {'kind': 'vgg'}), "network.kind must be .* got 'vgg'"),
+    (dict(network={'depth': 8}), 'network.kind must be one of cifar, imagenet; got No'),
+    (dict(network=NETWORK | {'deep': 8}), 'network.deep is not an option; the options'),
+    (dict(network=NETWORK | {'stem': 'small'}), 'network.stem is not an option'),
+    (dict(network=NETWORK | {'depth': 21}), r'network.depth must be 6n \+ 2'),
+    (dict(network=NETWORK | {'depth': '20'}), "network.depth must be a whole .* '20'"),
+    (
+      dict(network={'kind': 'imagenet', 'depth': 20}),
+      'network.depth must be one of 18',
+    ),
+    (dict(network={'kind': 'imagenet', 'stem': 'big'}), 'network.stem must be one of'),
+    (dict(network=NETWORK | {'num_classes': 0}), 'network.num_classes must be a whole'),
+    (dict(affinity=SUPERVISED | {'gama': 4.0}), 'affinity.gama is not an option; the'),
+    (dict(affinity={'form': 'focal'}), 'affinity.weight must be a number; got None'),
+    (dict(affinity=SUPERVISED | {'weight': -1.0}), 'affinity.weight .* got -1.0'),
+    (dict(affinity=SUPERVISED | {'gamma': -1.0}), 'affinity.gamma .* got -1.0'),
+    (dict(affinity=SUPERVISED | {'gamma': float('nan')}), 'affinity.gamma .* got nan'),
+    (dict(affinity=SUPERVISED | {'gamma': '4'}), "affinity.gamma must be a .* got '4'"),
+    (dict(affinity=SUPERVISED | {'metric': 'cosine'}), "affinity.metric .* 'cosine'"),
+    (dict(affinity=SUPERVISED | {'form': 'l1'}), "affinity.form must be .* got 'l1'"),
+    (dict(affinity=SUPERVISED | {'mass': 'all'}), "affinity.mass must be .* got 'all'"),
+    (dict(affinity=SUPERVISED | {'diagonal': 'no'}), "affinity.diagonal .* got 'no'"),
   ],
 )
-def test_wrong_options_are_named(changes, message):
-  with pytest.raises(ValueError, match=message):
+def test_wrong_options_are_named_before_training(changes, message):
+  with pytest.raises(ValueError, match=f'^method.{message}') as refused:
     build(**changes)
+  assert str(refused.value).count('.\n') == 0 and str(refused.value)[-1] == '.'
 
 
 def test_scores_are_counted_image_by_image(variables):
