@@ -23,6 +23,7 @@ import concurrent.futures
 import functools
 import pathlib
 import tarfile
+import zlib
 from typing import Any
 from typing import NamedTuple
 
@@ -136,7 +137,7 @@ def _read_member(folder, inside, packed, file):
         member = tar.extractfile(f'{inside}/{file}')
         if member is not None:
           return member.read()
-    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError, KeyError) as error:
       raise ValueError(
         f'{archive} is damaged, or lacks {inside}/{file} ({error}).'
       ) from None

@@ -63,6 +63,23 @@ def test_a_packed_archive_is_read_as_it_is(cifar10, tmp_path_factory):
   np.testing.assert_array_equal(found.images, images[50:])
 
 
+def test_a_damaged_packed_archive_is_named(cifar10, tmp_path_factory):
+  folder, _, _ = cifar10
+  path = tmp_path_factory.mktemp('packed') / 'cifar-10-binary.tar.gz'
+  with tarfile.open(path, 'w:gz') as tar:
+    tar.add(folder / 'cifar-10-batches-bin', 'cifar-10-batches-bin')
+  whole = path.read_bytes()
+  half = len(whole) // 2
+  damaged = [whole[:half], b'<html>there is no such file</html>']
+  # What the inflater says of it depends on where it lies.
+  for start in range(0, half, half // 40):
+    damaged.append(whole[:start] + 200 * b'\xff' + whole[start + 200 :])
+  for content in damaged:
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='is damaged, or lacks cifar-10-batches-bin/'):
+      labelled.load('cifar10', path.parent)
+
+
 def test_train_and_valid_share_the_published_part(cifar10):
   folder, images, _ = cifar10
 
