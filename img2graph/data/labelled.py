@@ -184,6 +184,14 @@ def _read_tiny_imagenet(folder, part):
       for name in names
       for path in sorted((folder / 'train' / name / 'images').glob('*.JPEG'))
     ]
+    found = {number for _, number in pairs}
+    missing = [name for name in names if numbers[name] not in found]
+    if missing:
+      raise ValueError(
+        f'there are no images *.JPEG in {folder}/train/{missing[0]}/images, a class of '
+        f'wnids.txt; {len(missing)} of {len(names)} classes have none: unpack '
+        'tiny-imagenet-200.zip again.'
+      )
   else:
     rows = [line.split('\t')[:2] for line in _lines(folder / 'val/val_annotations.txt')]
     wrong = [row for row in rows if len(row) < 2 or row[1] not in numbers]
@@ -193,8 +201,6 @@ def _read_tiny_imagenet(folder, part):
         'be a file, a class of wnids.txt and a box.'
       )
     pairs = [(folder / 'val/images' / name, numbers[label]) for name, label in rows]
-  if not pairs:
-    raise ValueError(f'there are no images train/WNID/images/*.JPEG in {folder}.')
   paths = [path for path, _ in pairs]
 
   def decode(path):
@@ -210,7 +216,10 @@ def _lines(path):
     raise ValueError(
       f'there is no {path}; unpack tiny-imagenet-200.zip, and name its folder.'
     )
-  return [line for line in path.read_text().splitlines() if line.strip()]
+  lines = [line for line in path.read_text().splitlines() if line.strip()]
+  if not lines:
+    raise ValueError(f'{path} is empty; unpack tiny-imagenet-200.zip again.')
+  return lines
 
 
 def _read_archive(path, part):

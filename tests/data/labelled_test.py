@@ -106,7 +106,8 @@ def test_cifar100_has_fine_labels(tmp_path):
   assert found.labels.tolist() == [99, 7, 0, 12] and found.classes == 100
 
 
-def test_tiny_imagenet_as_published(tmp_path):
+@pytest.fixture
+def tiny_imagenet(tmp_path):
   folder = tmp_path / 'tiny-imagenet-200'
   names, images = ['n02', 'n01'], pictures(5, side=64)
   places = [
@@ -123,12 +124,45 @@ def test_tiny_imagenet_as_published(tmp_path):
   (folder / 'val/val_annotations.txt').write_text(
     'val_1.JPEG\tn01\t0\t0\t62\t62\nval_0.JPEG\tn02\t3\t4\t5\t6\n'
   )
-  train = labelled.load('tiny_imagenet', tmp_path, valid=0.0)
+  return folder, images
+
+
+def test_tiny_imagenet_as_published(tiny_imagenet):
+  folder, images = tiny_imagenet
+  train = labelled.load('tiny_imagenet', folder.parent, valid=0.0)
   assert train.labels.tolist() == [0, 1, 1] and train.classes == 2
   assert abs(train.images.astype(int) - images[[2, 0, 1]]).mean() < 4
   test = labelled.load('tiny_imagenet', folder, part='test')
   assert test.labels.tolist() == [1, 0]
   assert abs(test.images.astype(int) - images[[4, 3]]).mean() < 4
+
+
+def lose_images(folder):
+  (folder / 'train/n01/images/n01_0.JPEG').unlink()
+  (folder / 'train/n01/images/n01_1.JPEG').unlink()
+
+
+def lose_rows(folder):
+  (folder / 'val/val_annotations.txt').write_text('\n')
+
+
+def lose_names(folder):
+  (folder / 'wnids.txt').write_text('')
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'part', 'message'),
+  [
+    (lose_images, 'train', 'no images .*train/n01/images, a class .* 1 of 2 classes'),
+    (lose_rows, 'test', 'val/val_annotations.txt is empty'),
+    (lose_names, 'train', 'wnids.txt is empty'),
+  ],
+)
+def test_what_a_tiny_imagenet_lacks_is_named(tiny_imagenet, spoil, part, message):
+  folder, _ = tiny_imagenet
+  spoil(folder)
+  with pytest.raises(ValueError, match=message):
+    labelled.load('tiny_imagenet', folder, part=part)
 
 
 @pytest.mark.parametrize('files', [False, True])
