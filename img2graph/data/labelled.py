@@ -232,6 +232,8 @@ def _read_archive(path, part):
       f"{path} should hold 'label', a whole number for each of {count} images; it "
       f'holds {", ".join(f"{n} {list(a.shape)}" for n, a in sorted(arrays.items()))}.'
     )
+  if labels.min() < 0:
+    raise ValueError(f'the labels in {path} must count from 0; got {labels.min()}.')
   labels = labels.astype(np.int32)
 
   def decode(number):

@@ -46,7 +46,6 @@ class Labelled(tfds.core.GeneratorBasedBuilder):
   code_path = tfds.core.Path(__file__)
 
   def __init__(self, *, name, folder, **options):
-    self._folder = pathlib.Path(folder)
     self._parts = {
       part: labelled.load(name, folder, part=part, valid=0.0)
       for part in ('train', 'test')
@@ -127,4 +126,9 @@ def read(folder, part):
     raise ValueError(f'the images in {folder} should all have one size.')
   labels = np.array([example['label'] for example in found], np.int32)
   classes = builder.info.features['label'].num_classes
+  if labels.min() < 0:
+    raise ValueError(
+      f'the labels of the split {split!r} in {folder} must count from 0; got '
+      f'{labels.min()}, which stands for an image without a label.'
+    )
   return labelled.Labelled(np.stack(images), labels, classes)

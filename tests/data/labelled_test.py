@@ -189,6 +189,19 @@ def test_an_archive_is_parted_by_shares(tmp_path, files):
   assert sorted(seen) == list(range(40))
 
 
+def test_negative_labels_are_refused(cifar10, tmp_path):
+  folder, images, _ = cifar10
+  np.savez(tmp_path / 'a.npz', images=images[:3], label=[0, -1, 1])
+  with pytest.raises(ValueError, match=r'a.npz must count from 0; got -1'):
+    labelled.load('archive', tmp_path / 'a.npz')
+  options = dict(name='cifar10', folder=folder, data_dir=tmp_path / 'tfds')
+  builder = labelled_tfds.Labelled(**options)
+  builder._parts['test'].labels[4] = -1  # As sets say that a label is secret.
+  builder.download_and_prepare()
+  with pytest.raises(ValueError, match="split 'test' in .* got -1, which stands for"):
+    labelled.load('tfds', builder.data_dir, part='test')
+
+
 def test_a_prepared_folder_holds_what_it_was_prepared_from(cifar10, tmp_path):
   folder, _, _ = cifar10
   options = dict(name='cifar10', folder=folder, data_dir=tmp_path / 'tfds')

@@ -146,6 +146,12 @@ def test_scores_are_counted_image_by_image(variables):
   assert scores['target_mass'] == pytest.approx(np.mean(masses), rel=1e-4)
 
 
+def test_negative_labels_are_not_judged():
+  data = {'image': colours(3)[0], 'label': np.array([0, -2, 2])}
+  with pytest.raises(ValueError, match='must count from 0; got -2'):
+    class_evaluation.check(build(), data)
+
+
 def test_the_mass_of_a_set_that_lies_class_after_class_is_that_of_mixed_batches(
   variables,
 ):
