@@ -276,15 +276,20 @@ def _weight():
 
 
 def _forms():
+  # Rows and entries are summed, over N images and N^2 pairs: their weights are those of
+  # means, which compare with a mass of the whole matrix.
+  weight, count = 0.1, get_config('affinity,paper').batch_size
+  rows = {'mass': 'row', 'weight': weight / count}
+  entries = {'form': 'entry', 'weight': weight / count**2}
   return _rows(
     'loss',
     {
       'focal, of the matrix': {},
-      'focal, of rows': {'method.affinity.mass': 'row'},
+      'focal, mean of rows': {f'method.affinity.{k}': v for k, v in rows.items()},
       'log, of the matrix': {'method.affinity.form': 'log'},
       'smooth L1, of the matrix': {'method.affinity.form': 'smooth_l1'},
       'L2, of the matrix': {'method.affinity.form': 'l2'},
-      'entries': {'method.affinity.form': 'entry'},
+      'mean of entries': {f'method.affinity.{k}': v for k, v in entries.items()},
     },
   )
 

@@ -137,6 +137,19 @@ def test_the_proof_of_affinity_supervision_on_an_archive_is_the_papers_but_for_i
   assert row['published'] == {'accuracy': (92.03, 0.21)}
 
 
+def test_losses_on_the_mass_are_compared_at_one_size():
+  module = MODULES['affinity']
+  found = tables.cells_of(module, 'forms', scale='cpu', seeds=1)
+  weights = {
+    cell.label['rows'][0]['row']['loss']: cell.config.method.affinity.weight
+    for cell in found
+    if cell.label['recipe'] == 'affinity'
+  }
+  assert weights.pop('focal, mean of rows') == pytest.approx(0.1 / 128)
+  assert weights.pop('mean of entries') == pytest.approx(0.1 / 128**2)
+  assert len(weights) == 4 and set(weights.values()) == {0.1}
+
+
 def test_time_and_memory_of_affinity_supervision_are_measured_by_runs_of_their_own():
   module = MODULES['affinity']
   assert tables.form_of(module, '4').alone
