@@ -6,7 +6,9 @@ RECIPE is `base`, the classifier alone, or `affinity`, supervised by the affinit
 its batches too. SCALE is `paper`: the protocol of its section 6.2 to the letter, 200
 epochs of CIFAR-10; `jpeg`: the same of ResNet-20 on an archive of 50,000 of its images,
 for a GPU without the set as published; `cpu`: ResNet-20 on 10,000 images for 20 epochs,
-which two cores finish; or `smoke` (tests). `sweep` gives the rows of a table:
+which two cores finish; or `smoke` (tests). RECIPE,paper,SET,DEPTH is the protocol of
+another row of Table 3: `cifar10` or `cifar100` with 20, 56 or 110 layers,
+`tiny_imagenet` with 18, 50 or 101. `sweep` gives the rows of a table:
   3         Table 3: three sets by three networks, base and affinity
   gamma     Figure 5, left: the focal loss's gamma
   weight    Figure 5, right: lambda, the weight of the affinity loss
@@ -17,11 +19,14 @@ Data lie in runs/data, as `img2graph/data/labelled.py` says; `data.dir` names an
 folder. At all scales but `paper` they are the archive runs/data/cifar10.npz.
 """
 
+import functools
+
+import ml_collections
+
 from configs import simple_shapes
 
 RECIPES = ('base', 'affinity')
 SCALES = ('paper', 'jpeg', 'cpu', 'smoke')
-VARIANTS = tuple(f'{recipe},{scale}' for recipe in RECIPES for scale in SCALES)
 
 # Of the training images, as torch users know them; the paper says nothing of it.
 _CIFAR = dict(mean=(0.491, 0.482, 0.447), deviation=(0.247, 0.243, 0.262))
@@ -31,14 +36,32 @@ _IMAGENET = dict(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 # Images of a set, but for the tenth of them that validates.
 _TRAINED = {'cifar10': 45_000, 'cifar100': 45_000, 'tiny_imagenet': 90_000}
 
+# Accuracies of base and affinity, with their deviations, by set and depth.
+_TABLE_3 = {
+  ('cifar10', 20): ((91.34, 0.27), (92.03, 0.21)),
+  ('cifar10', 56): ((92.24, 0.48), (92.90, 0.35)),
+  ('cifar10', 110): ((92.64, 0.59), (93.42, 0.38)),
+  ('cifar100', 20): ((66.51, 0.46), (67.27, 0.31)),
+  ('cifar100', 56): ((68.36, 0.68), (69.79, 0.59)),
+  ('cifar100', 110): ((69.12, 0.63), (70.5, 0.60)),
+  ('tiny_imagenet', 18): ((48.35, 0.27), (49.30, 0.21)),
+  ('tiny_imagenet', 50): ((49.86, 0.80), (51.04, 0.68)),
+  ('tiny_imagenet', 101): ((50.72, 0.82), (51.82, 0.71)),
+}
+
+VARIANTS = (
+  *(f'{recipe},{scale}' for recipe in RECIPES for scale in SCALES),
+  *(f'{recipe},paper,{data},{n}' for recipe in RECIPES for data, n in _TABLE_3),
+)
+
 
 def get_config(variant='affinity,paper'):
-  """The config of a recipe at a scale, 'RECIPE,SCALE'."""
+  """The config of a variant, 'RECIPE,SCALE' or 'RECIPE,paper,SET,DEPTH'."""
   if variant not in VARIANTS:
     raise ValueError(
       f'affinity has the variants {"; ".join(VARIANTS)}; got {variant!r}.'
     )
-  recipe, scale = variant.split(',')
+  recipe, scale, *setting = variant.split(',')
   c = simple_shapes.shared()
   c.batch_size = 128
   c.panel_every = 0
@@ -107,6 +130,13 @@ def get_config(variant='affinity,paper'):
     c.eval.valid.most = c.eval.test.most = 64
     c.eval_every = c.checkpoint_every = c.log_every = 1
     c.eval.batch_size = 8
+  if setting:
+    data, depth = setting
+    for name, value in _setting(data, int(depth)).items():
+      *parents, key = name.split('.')
+      place = functools.reduce(getattr, parents, c)
+      with place.ignore_type():
+        place[key] = ml_collections.ConfigDict(value) if key == 'network' else value
   return c
 
 
@@ -155,18 +185,6 @@ FORMS = {name: _ACCURACY for name in TABLES} | {
     'The paper measured on a Titan XP. The gain is the time that supervision adds.',
     alone=True,
   )
-}
-
-_TABLE_3 = {
-  ('cifar10', 20): ((91.34, 0.27), (92.03, 0.21)),
-  ('cifar10', 56): ((92.24, 0.48), (92.90, 0.35)),
-  ('cifar10', 110): ((92.64, 0.59), (93.42, 0.38)),
-  ('cifar100', 20): ((66.51, 0.46), (67.27, 0.31)),
-  ('cifar100', 56): ((68.36, 0.68), (69.79, 0.59)),
-  ('cifar100', 110): ((69.12, 0.63), (70.5, 0.60)),
-  ('tiny_imagenet', 18): ((48.35, 0.27), (49.30, 0.21)),
-  ('tiny_imagenet', 50): ((49.86, 0.80), (51.04, 0.68)),
-  ('tiny_imagenet', 101): ((50.72, 0.82), (51.82, 0.71)),
 }
 
 

@@ -137,6 +137,21 @@ def test_the_proof_of_affinity_supervision_on_an_archive_is_the_papers_but_for_i
   assert row['published'] == {'accuracy': (92.03, 0.21)}
 
 
+def test_every_row_of_affinity_supervision_has_a_variant():
+  module = MODULES['affinity']
+  found = tables.cells_of(module, '3', scale='paper', seeds=1)
+  assert len(found) == 18
+  for cell in found:
+    (row,) = cell.label['rows']
+    depth = row['row']['network'].removeprefix('ResNet-')
+    variant = f'{row["recipe"]},paper,{row["row"]["set"]},{depth}'
+    assert cell.config.to_dict() == module.get_config(variant).to_dict()
+  # What docs/affinity.md offers.
+  config = module.get_config('affinity,paper,tiny_imagenet,18')
+  config.method.network.stem = 'small'
+  check(config)
+
+
 def test_losses_on_the_mass_are_compared_at_one_size():
   module = MODULES['affinity']
   found = tables.cells_of(module, 'forms', scale='cpu', seeds=1)
