@@ -267,9 +267,9 @@ def _setting(data, depth):
   }
 
 
-def _rows(column, settings):
+def _rows(column, settings, *, base='none (classes alone)'):
   """The base, and one row of `affinity` for each `{text: overrides}`."""
-  base = {column: 'none (classes alone)'}
+  base = {column: base}
   yield dict(recipe='base', row=base)
   for text, overrides in settings.items():
     yield dict(recipe='affinity', row={column: text}, overrides=overrides, against=base)
@@ -288,9 +288,9 @@ def _gamma():
 
 
 def _weight():
-  told = {'0 (mass is told)': {'method.affinity.weight': 0.0}}
-  values = (0.01, 0.05, 0.1, 0.5, 1.0)
-  return _rows('lambda', told | _changes('weight', values, 0.1))
+  # The base is what a weight of 0 trains, and its mass is told in validation too.
+  settings = _changes('weight', (0.01, 0.05, 0.1, 0.5, 1.0), 0.1)
+  return _rows('lambda', settings, base='0 (classes alone)')
 
 
 def _forms():

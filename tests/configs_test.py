@@ -152,6 +152,16 @@ def test_every_row_of_affinity_supervision_has_a_variant():
   check(config)
 
 
+def test_a_weight_of_0_is_the_base():
+  found = tables.cells_of(MODULES['affinity'], 'weight', scale='cpu', seeds=1)
+  rows = [row for cell in found for row in cell.label['rows']]
+  assert [row['row']['lambda'] for row in rows[:2]] == ['0 (classes alone)', '0.01']
+  weights = [cell.config.method.affinity.weight for cell in found[1:]]
+  assert weights == [0.01, 0.05, 0.1, 0.5, 1.0]
+  assert found[0].config.method.affinity is None
+  assert all(row['against'] == rows[0]['row'] for row in rows[1:])
+
+
 def test_losses_on_the_mass_are_compared_at_one_size():
   module = MODULES['affinity']
   found = tables.cells_of(module, 'forms', scale='cpu', seeds=1)
