@@ -31,6 +31,8 @@ import functools
 import importlib
 import pathlib
 import sys
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -171,12 +173,14 @@ class Form(NamedTuple):
       joined by '/', or with '/' in front in the line itself; and what it is multiplied
       by. Of several places, joined by '|', the first that is there.
     about: what the columns are, a sentence or two.
+    notes: `{scale: sentence}`, what a scale's figures should not be mistaken for.
     alone: whether each run is trained alone, whatever --seeds_at_once says, because
       its time and memory are what the columns are about.
   """
 
   columns: dict[str, tuple[str, float]]
   about: str
+  notes: Mapping[str, str] = types.MappingProxyType({})
   alone: bool = False
 
 
@@ -406,6 +410,8 @@ def _about(lines, form):
   )
   images = f'Images of {_and(sorted(sides))} pixels, ' if sides else 'Images, '
   text = f'Mean and standard deviation over n seeds. {form.about} '
+  if note := form.notes.get(lines[0]['scale']):
+    text += f'{note} '
   text += f'{images}{_and([f"{n:,}" for n in steps])} of them in training; '
   if losses:
     text += f'loss: {_and(losses)}; '

@@ -11,6 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
+from configs import affinity
 from img2graph.training import loop
 from img2graph.training import parallel
 from img2graph.training import record
@@ -151,6 +152,17 @@ def test_the_page_has_the_papers_numbers_beside_ours_and_tells_scales_apart():
   assert mine.startswith('| ours | mine |  |  | 47.5')
   # One seed has no deviation.
   assert '| 10.0 | 10.0 | 10.0 | 2.0 | 1 |' in large and '| ours | mine |' in large
+
+
+def test_a_page_says_what_the_figures_of_a_scale_should_not_be_mistaken_for():
+  lines = _lines(_cells('1'), [0.5, 0.9, 0.7, 1.0])
+  lines += _lines(_cells('1', scale='paper', seeds=1), [0.1, 0.2])
+  form = tables.TRIPLETS._replace(notes={'cpu': 'Of few images.'})
+  small, large = tables.markdown('First', lines, form).split('## Scale: paper')
+  assert 'Of few images. Images of 48 pixels' in small and 'few' not in large
+  form = tables.form_of(affinity, '3')
+  assert '8,000 train' in form.notes['cpu'] and 'JPEG' in form.notes['jpeg']
+  assert 'paper' not in form.notes
 
 
 def test_rows_are_held_against_others_seed_by_seed():
