@@ -114,6 +114,7 @@ def build(
   del train_steps
   if precision not in ('float32', 'bfloat16'):
     raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
+  _check_colours(mean, deviation)
   model = Classifier(
     network=_build_network(dtype=jnp.dtype(precision), **network),
     mean=tuple(mean),
@@ -165,6 +166,16 @@ def _build_network(*, dtype, kind=None, **options):
     return network(dtype=dtype, **options)
   except ValueError as error:
     raise ValueError(f'method.network.{error}') from None
+
+
+def _check_colours(mean, deviation):
+  for name, values in (('mean', mean), ('deviation', deviation)):
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+      raise ValueError(f'method.{name} must be three numbers; got {tuple(values)}.')
+  if min(deviation) <= 0:
+    raise ValueError(
+      f'method.deviation must be three numbers above 0; got {tuple(deviation)}.'
+    )
 
 
 def _check_names(place, options, known):
