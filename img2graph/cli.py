@@ -113,8 +113,9 @@ _AFFINITY = """Finds which images a trained classifier sees as alike.
 IMAGE is a file, a folder or a pattern, as predict takes them; each is stretched to the
 side of the classifier's images. DIR/affinity.FORMAT is a graph whose nodes are the
 images, with their file, and whose edges are the strong affinities, with their value:
-minus half the squared distance of the features (docs/affinity.md). DIR/affinity.png is
-its picture; positions are pixels of it. Needs the package networkx.
+minus half the squared distance of the features, or their scaled product if the
+classifier was trained with method.affinity.metric=product (docs/affinity.md).
+DIR/affinity.png is its picture; positions are pixels of it. Needs the package networkx.
 
 A bad file gets a sentence and exit status 2; the graph is that of the others."""
 
