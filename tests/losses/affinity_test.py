@@ -80,15 +80,24 @@ def test_gradients_are_those_of_finite_differences(form):
       check_grads(lambda x, f=f: f(x)[0], (x,), order=1, modes='rev', rtol=2e-2)
 
 
-def test_neither_order_nor_names_of_classes_count():
-  x, order = features(), np.random.default_rng(1).permutation(7)
+@pytest.mark.parametrize('diagonal', [False, True])
+@pytest.mark.parametrize('mass', affinity.MASSES)
+@pytest.mark.parametrize('form', affinity.FORMS)
+def test_neither_order_nor_names_of_classes_count(form, mass, diagonal):
+  x, order = features(scale=0.5), np.random.default_rng(1).permutation(7)
   names = np.array([5, 3, 9, 0])
-  options = dict(gamma=2.0)
-  expected = loss_of(x, LABELS, **options)
-  np.testing.assert_allclose(
-    loss_of(x[order], LABELS[order], **options), expected, 1e-6
-  )
-  np.testing.assert_array_equal(loss_of(x, names[LABELS], **options), expected)
+
+  def f(x, labels):
+    options = dict(form=form, mass=mass, gamma=2.0, diagonal=diagonal)
+    return jax.value_and_grad(loss_of, has_aux=True)(x, labels, **options)
+
+  x = jnp.float32(x)
+  expected, slope = f(x, LABELS)
+  assert expected[0] > 0.1 and abs(slope).max() > 0.01
+  found, moved = f(x[order], LABELS[order])
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(moved, slope[order], rtol=1e-4, atol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, f(x, names[LABELS]), (expected, slope))
 
 
 @pytest.mark.parametrize('mass', affinity.MASSES)
@@ -232,17 +241,23 @@ def test_boxes_overlap_as_cells_are_counted():
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_the_matrix_of_several_devices_is_that_of_the_whole_batch():
+@pytest.mark.parametrize('mass', affinity.MASSES)
+@pytest.mark.parametrize('form', affinity.FORMS)
+def test_the_matrix_of_several_devices_is_that_of_the_whole_batch(form, mass):
   x, labels = np.float32(features(count=8)), np.array([0, 1, 2, 3, 0, 1, 2, 3])
-  f = jax.jit(jax.value_and_grad(lambda x, y: loss_of(x, y)[0]))
+  f = lambda x, y: loss_of(x, y, form=form, mass=mass)  # noqa: E731
+  f = jax.jit(jax.value_and_grad(f, has_aux=True))
   alone = f(x, labels)
   mesh = parallel.make_mesh()
-  assert mesh.size == 4
+  assert mesh.size == jax.device_count() == 4
   spread = NamedSharding(mesh, PartitionSpec('data'))
   # On each device alone, no class has a pair.
   found = f(jax.device_put(x, spread), jax.device_put(labels, spread))
-  assert alone[0] > 0.1
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, alone)
+  assert len(found[1].sharding.device_set) == 4
+  assert alone[0][0] > 0.1
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, alone
+  )
 
 
 @pytest.mark.parametrize(
