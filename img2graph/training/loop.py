@@ -685,7 +685,7 @@ class _ClassExam:
       self._method,
       variables,
       images,
-      **{n: self._options[n] for n in ('num_images', 'batch_size')},
+      **{n: self._options[n] for n in ('num_images', 'batch_size', 'seed')},
       sharding=parallel.sharded(parallel.make_mesh()),
     )
 
