@@ -193,6 +193,8 @@ def _for_tables(recipe, scale):
       split_by='',
       fraction=0.2,
       seed=0,
+      label='label',
+      classes=(),  # All.
       scale='',
     )
   else:
