@@ -72,7 +72,10 @@ WORKDIR = '--workdir=nowhere'
   [
     ([], '--config is needed'),
     ([CONFIG], '--workdir is needed'),
-    ([f'{CONFIG}:magic', WORKDIR], "the toy has the variants device and host; got 'm"),
+    (
+      [f'{CONFIG}:magic', WORKDIR],
+      "the toy has the variants device, host, resident; got 'm",
+    ),
     (['--config=nope.py', WORKDIR], 'there is no config file nope.py'),
     ([CONFIG, WORKDIR, '--config.trian_steps=3'], "'trian_steps'; did you mean 'trai"),
     ([CONFIG, WORKDIR, '--config.optim.lrr=3'], "has no value 'optim.lrr'; did you"),

@@ -205,7 +205,9 @@ def get_config(variant='device'):
   """
   variants = ('device', 'host', 'resident')
   if variant not in variants:
-    raise ValueError(f'the toy has the variants {variants}; got {variant!r}.')
+    raise ValueError(
+      f'the toy has the variants {", ".join(variants)}; got {variant!r}.'
+    )
   c = ml_collections.ConfigDict()
   c.seed = 3
   c.train_steps = 20
