@@ -189,7 +189,7 @@ def _check_names(place, options, known):
 def _build_affinity(options):
   """`(features, labels) -> (weighted loss, metrics)`."""
   _check_names('method.affinity', options, _AFFINITY)
-  options = _AFFINITY | options
+  options = _AFFINITY | dict(options)
   for name in ('weight', 'gamma'):
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -7,6 +7,7 @@ import shutil
 import chex
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -124,6 +125,14 @@ def test_wrong_options_are_named_before_training(changes, message):
   with pytest.raises(ValueError, match=f'^method.{message}') as refused:
     build(**changes)
   assert '\n' not in str(refused.value)
+
+
+def test_options_may_be_those_of_a_config():
+  options = ml_collections.ConfigDict(dict(network=NETWORK, affinity=SUPERVISED))
+  method = methods.build(
+    'affinity_batch', train_steps=2, precision='float32', side=SIDE, **options
+  )
+  assert method.num_classes == build().num_classes
 
 
 def test_scores_are_counted_image_by_image(variables):
