@@ -501,10 +501,7 @@ def _links(arguments):
   paths = _expand(arguments.images, report, leave_out=ours)
   if not paths:
     return _MISTAKE
-  inputs = {os.path.realpath(path) for path in paths}
-  for target in pictures.values():
-    if os.path.realpath(target) in inputs:
-      raise _Mistake(f'{target} is an image to read and would be written over.')
+  _refuse_inputs(pictures.values(), paths)
   _prepare_folder(output)
   from img2graph import formats
   from img2graph import links
@@ -906,12 +903,18 @@ def _check_overwriting(output, names, kinds, picture):
   """Refuses to write over an image that is to be read."""
   suffixes = [f'.{name}' for name in kinds]
   suffixes += [picture] if picture else []
-  inputs = {os.path.realpath(path) for path in names}
-  for name in names.values():
-    for suffix in suffixes:
-      target = output / f'{name}{suffix}'
-      if os.path.realpath(target) in inputs:
-        raise _Mistake(f'{target} is an image to read and would be written over.')
+  _refuse_inputs(
+    (output / f'{name}{suffix}' for name in names.values() for suffix in suffixes),
+    names,
+  )
+
+
+def _refuse_inputs(targets, paths):
+  """Raises `_Mistake` if a file to write is one of those to read."""
+  inputs = {os.path.realpath(path) for path in paths}
+  for target in targets:
+    if os.path.realpath(target) in inputs:
+      raise _Mistake(f'{target} is an image to read and would be written over.')
 
 
 def _prepare_folder(folder):
