@@ -34,6 +34,7 @@ from img2graph import data
 from img2graph import evaluation
 from img2graph import plotting
 from img2graph import weights
+from img2graph.data import sources
 from img2graph.training import errors
 from launch import tables
 
@@ -47,7 +48,8 @@ def batch_of(config, count):
   source = data.build(**options)
   if hasattr(source, 'sample'):
     return source.sample(jax.random.key(config.eval.seed), count)
-  return next(evaluation.examples(source, num_images=count, seed=config.eval.seed))
+  batches = evaluation.host_batches(source, seed=config.eval.seed, batch_size=count)
+  return sources.as_float(next(batches))
 
 
 def draw_graphs(found, workdir, *, rows):

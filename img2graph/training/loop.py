@@ -1022,7 +1022,8 @@ def _panel_pixels(plan, state):
     sample = jax.jit(plan.source.sample, static_argnums=1)
     batch = sample(jax.random.key(seed), _PANEL_IMAGES)
   else:
-    batch = next(evaluation.examples(plan.source, num_images=_PANEL_IMAGES, seed=seed))
+    count = min(_PANEL_IMAGES, plan.source.size)
+    batch = next(evaluation.host_batches(plan.source, seed=seed, batch_size=count))
   batch = sources.as_float(jax.device_get(batch))
   variables = jax.device_get(state.eval_variables)
   made = jax.device_get(plan.reconstruct(variables, batch['image']))
