@@ -12,9 +12,10 @@ its edges as published (`PUBLISHED`); `cpu`, `figures`, and `smoke` (tests).
 The tables of the paper, `python -m launch.tables --paper=autolink`: RECIPE,SCALE with
 the recipes `general`, one thickness for all data sets, and `tuned`, and the scales
 `paper`, whose data lie in runs/data/celeba, cub, human36m, deepfashion and taichi, each
-as docs/keypoint_data.md says, and whose loss needs vgg16.npz; `cpu` (64 px and the
-fallback loss, on the archive runs/data/photos.npz, see `data/photo_archive.py`) and
-`smoke`, which have one thickness, `tuned`. `sweep` gives the rows:
+as docs/keypoint_data.md says, and whose loss needs vgg16.npz; `gpu` (the same network,
+size, loss and steps, in bfloat16, on the archive runs/data/photos.npz, see
+`data/photo_archive.py`), `cpu` (64 px and the fallback loss on that archive) and `smoke`,
+which have one thickness, `tuned`. `sweep` gives the rows:
   1, 2, 3     landmarks of faces, bodies and birds
   4           variants of the edge map
   keypoints, thickness     Figure 4
@@ -65,7 +66,7 @@ PROTOCOLS = {
 }
 
 RECIPES = ('general', 'tuned')
-SCALES = ('paper', 'cpu', 'smoke')
+SCALES = ('paper', 'gpu', 'cpu', 'smoke')
 _RECIPES_AT_SCALES = ('general,paper', *(f'tuned,{scale}' for scale in SCALES))
 VARIANTS = (*PUBLISHED, 'cpu', 'figures', 'smoke', *_RECIPES_AT_SCALES)
 
@@ -182,13 +183,16 @@ def _for_tables(recipe, scale):
   if scale == 'paper':
     c = get_config('celeba_wild')
     c.data.dir = _folder('celeba_wild')
-  elif scale == 'cpu':
-    c = get_config('cpu')
+  elif scale in ('gpu', 'cpu'):
+    c = get_config('cpu') if scale == 'cpu' else _paper()
+    if scale == 'gpu':
+      c.precision = 'bfloat16'  # Theirs is float16, by autocast.
+      c.eval_every = 2000
     c.data = dict(
       source='photo_archive',
       path='runs/data/photos.npz',
       part='train',
-      side=64,
+      side=c.method.side,
       flip=False,
       split_by='',
       fraction=0.2,
@@ -200,10 +204,10 @@ def _for_tables(recipe, scale):
   else:
     c = get_config('smoke')
   if scale != 'paper':
-    c.method.num_keypoints = 8 if scale == 'cpu' else 4
+    c.method.num_keypoints = 4 if scale == 'smoke' else 8
     parts = ({}, {}) if scale == 'smoke' else (dict(part='fit'), dict(part='test'))
     c.eval.update(kind='keypoints', protocol='mean_error', fit=parts[0], test=parts[1])
-    c.eval.num_images = 10**6 if scale == 'cpu' else 16
+    c.eval.num_images = 16 if scale == 'smoke' else 10**6
     c.panel_every = 0
   if recipe == 'general':
     c.method.renderer.sigma_sq = _GENERAL_SIGMA_SQ
@@ -280,7 +284,8 @@ _TABLE_4_SETS = (
   ('deepfashion', 16),
   ('taichi', 10),
 )
-_SMALL = ('cpu', 'smoke')
+# Those whose data are one archive, or drawn.
+_SMALL = ('gpu', 'cpu', 'smoke')
 
 
 def sweep(name):

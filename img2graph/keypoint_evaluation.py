@@ -80,7 +80,7 @@ def check_source(source):
   """Raises ValueError unless images that are read have annotated points."""
   # Those that are drawn need a compilation to tell, and are the same in all parts.
   if hasattr(source, 'iterate'):
-    _check_points(next(source.iterate(seed=0, batch_size=1)))
+    _check_points(next(evaluation.host_batches(source, seed=0, batch_size=1)))
 
 
 def _check_points(batch):

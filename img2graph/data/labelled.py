@@ -34,7 +34,7 @@ import numpy as np
 from img2graph.data import archives
 from img2graph.data import images as image_files
 from img2graph.data import packed_images
-from img2graph.data import sources
+from img2graph.data import resident
 
 PARTS = ('train', 'valid', 'test')
 _SIDE = 32
@@ -326,89 +326,16 @@ def source(
   height, width = found.images.shape[1:3]
   if height != width:
     raise ValueError(f'{dir}: images should be square; got {width} x {height} pixels.')
-  size = len(found.labels)
   whole = {'image': found.images, 'label': found.labels}
-  if on_device is None:
-    on_device = _fits(found.images.nbytes)
-
-  def iterate(*, seed, batch_size, process_index=0, process_count=1):
-    local = sources.local_batch_size(batch_size, process_count)
-    order = _Order(size, seed, batch_size, process_index * local, local)
-    return order if on_device else _Picked(order, whole)
-
-  return sources.HostSource(
-    iterate=iterate,
-    side=height,
-    size=size,
+  return resident.host_source(
+    whole,
+    on_device=on_device,
     complete=functools.partial(_complete, flip=flip, crop=crop),
-    resident=whole if on_device else None,
-    whole=whole,
   )
 
 
-def _fits(size):
-  """Whether so many bytes are at most half of a device's memory, if it tells."""
-  limits = [d.memory_stats() or {} for d in jax.local_devices()]
-  return all(size <= found.get('bytes_limit', np.inf) / 2 for found in limits)
-
-
-class _Order:
-  """Numbers of examples, epoch after epoch, in batches that may reach over two."""
-
-  def __init__(self, size, seed, batch_size, first, count):
-    self._size, self._seed, self._batch_size = size, seed, batch_size
-    self._slice = slice(first, first + count)
-    self._at = 0
-    self._orders = {}
-
-  def __iter__(self):
-    return self
-
-  def __next__(self):
-    start = self._at * self._batch_size
-    places = np.arange(start, start + self._batch_size)[self._slice]
-    epochs = places // self._size
-    self._orders = {e: self._order(e) for e in np.unique(epochs).tolist()}
-    picked = [
-      self._orders[e][p % self._size] for e, p in zip(epochs, places, strict=True)
-    ]
-    self._at += 1
-    return {'index': np.array(picked, np.int32)}
-
-  def _order(self, epoch):
-    if epoch in self._orders:
-      return self._orders[epoch]
-    return np.random.default_rng((self._seed, epoch)).permutation(self._size)
-
-  def get_state(self):
-    return str(self._at).encode()
-
-  def set_state(self, state):
-    self._at = int(state.decode())
-
-
-class _Picked:
-  """The examples of an `_Order`."""
-
-  def __init__(self, order, whole):
-    self._order, self._whole = order, whole
-    self.get_state, self.set_state = order.get_state, order.set_state
-
-  def __iter__(self):
-    return self
-
-  def __next__(self):
-    return _pick(self._whole, next(self._order)['index'])
-
-
-def _pick(whole, index):
-  return {name: values[index] for name, values in whole.items()}
-
-
-def _complete(key, batch, resident=None, *, flip, crop):
-  """Images and labels of a batch, or of its numbers, moved at random."""
-  if resident is not None:
-    batch = _pick(resident, batch['index'])
+def _complete(key, batch, *, flip, crop):
+  """Images and labels of a batch, moved at random."""
   images, labels = batch['image'], batch['label']
   count, side = images.shape[:2]
   flip_key, crop_key = jax.random.split(key)

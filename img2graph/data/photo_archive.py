@@ -14,6 +14,7 @@ animal or place is on both sides; 'train' is the rest, images alone; 'fit' is th
 the rest that have points; 'all' is everything.
 """
 
+import concurrent.futures
 import functools
 import pathlib
 
@@ -22,6 +23,7 @@ import numpy as np
 from img2graph.data import archives
 from img2graph.data import packed_images
 from img2graph.data import photos
+from img2graph.data import resident
 from img2graph.data.photo_sets import base
 
 PARTS = (*base.PARTS, 'all')
@@ -39,6 +41,7 @@ def source(
   label='label',
   classes=(),
   scale='',
+  on_device=None,
 ):
   """A `HostSource` of one part of an archive, decoded once and kept as uint8.
 
@@ -54,6 +57,7 @@ def source(
     label: field of the class, for `classes`.
     classes: names (of the `.json`) or numbers of the classes to read; () for all.
     scale: field with what distances are divided by, in sides; '' for the side.
+    on_device: see `resident.host_source`.
 
   Returns:
     `HostSource` with batches as those of `photos.source`; points only in the parts
@@ -82,15 +86,15 @@ def source(
   if not len(rows):
     raise ValueError(f'{path} has no image for the part {part!r}.')
   stretch = functools.partial(base.stretch, side=side)
-  pixels = [packed_images.decode(path, arrays, r, stretch) for r in rows.tolist()]
-  pixels = np.stack(pixels)
-  truth = {name: values[rows] for name, values in truth.items()}
-
-  def load(index, generator):
-    del generator
-    return {'image': pixels[index]} | {n: values[index] for n, values in truth.items()}
-
-  return photos.host_source(load, len(rows), side=side, flip=flip)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    pixels = pool.map(
+      lambda row: packed_images.decode(path, arrays, row, stretch), rows.tolist()
+    )
+    pixels = np.stack(list(pixels))
+  whole = {'image': pixels} | {name: values[rows] for name, values in truth.items()}
+  return resident.host_source(
+    whole, on_device=on_device, complete=photos.flip_half if flip else None
+  )
 
 
 def _field(path, arrays, name, count):

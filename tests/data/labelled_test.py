@@ -361,7 +361,8 @@ def test_what_is_sent_batch_by_batch_is_what_devices_pick(archive):
 
 def test_sets_that_are_too_large_are_sent(archive, monkeypatch):
   path, _ = archive
-  size = labelled.source(name='archive', dir=path).whole['image'].nbytes
+  whole = labelled.source(name='archive', dir=path).whole
+  size = sum(values.nbytes for values in whole.values())
 
   class Device:
     def __init__(self, limit):

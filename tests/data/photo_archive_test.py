@@ -1,6 +1,7 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,7 +43,7 @@ def path(tmp_path):
 def read(path, **options):
   """All examples of a part, by number."""
   source = data.build('photo_archive', path=str(path), **(dict(side=8) | options))
-  batch = next(source.iterate(seed=0, batch_size=source.size))
+  batch = source.whole
   order = np.argsort(batch['image'][:, 0, 0, 0])
   return {n: v[order] for n, v in batch.items()}
 
@@ -125,9 +126,37 @@ def test_grey_images_get_three_channels(tmp_path):
 
 
 def test_mirroring_is_left_to_the_step(path):
-  source = data.build('photo_archive', path=str(path), side=8, flip=True)
-  assert source.complete is not None
-  assert data.build('photo_archive', path=str(path), side=8).complete is None
+  key, batch = jax.random.key(0), read(path, part='all')
+  batch['image'] = batch['image'] + np.arange(8, dtype=np.float32)[None, None, :, None]
+  options = dict(path=str(path), side=8, part='all', on_device=False)
+  assert data.build('photo_archive', **options).complete is None
+  found = data.build('photo_archive', flip=True, **options).complete(key, batch)
+  turned = (found['image'] == batch['image'][:, :, ::-1]).all((1, 2, 3))
+  straight = (found['image'] == batch['image']).all((1, 2, 3))
+  assert (turned != straight).all() and 0 < turned.sum() < COUNT
+  np.testing.assert_array_equal(
+    found['points'][..., 0], np.where(turned[:, None], -1, 1) * batch['points'][..., 0]
+  )
+
+
+@pytest.mark.parametrize('flip', (False, True))
+def test_batches_on_the_device_are_those_of_the_host(path, flip):
+  made = []
+  for on_device in (True, False):
+    source = data.build(
+      'photo_archive',
+      path=str(path),
+      side=8,
+      part='fit',
+      flip=flip,
+      on_device=on_device,
+    )
+    assert (source.resident is not None) == on_device
+    batches = source.iterate(seed=3, batch_size=8)
+    kept = () if source.resident is None else (source.resident,)
+    complete = source.complete or (lambda key, batch: batch)
+    made.append([complete(jax.random.key(i), next(batches), *kept) for i in range(3)])
+  jax.tree.map(np.testing.assert_array_equal, *made)
 
 
 @pytest.mark.parametrize(
