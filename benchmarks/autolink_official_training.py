@@ -4,11 +4,13 @@
 
 FOLDER is a copy of the authors' repository; their encoder, decoder and renderer are
 used as they are, the latter at the side of the images. In WORK lie `options.json`
-(n_parts, thick, sklr, missing, block, flip, side, batch, steps, lr, weight_decay, seed
-and the fallback loss's features, pyramid and scales), `images.npz` (train, fit, test:
-`[n, S, S, 3]` uint8) and `features.npz`, that loss's kernels by name in order. Written
-there are `found.npz`, keypoints (row, column) of fit and test in [-1, 1] of pixel
-centres, and `told.json`, seconds of each step and every loss.
+(n_parts, thick, sklr, missing, block, flip, side, batch, steps, lr, weight_decay, seed,
+device, half: whether convolutions compute in float16, with scaled gradients, as theirs
+do on a GPU; and loss, 'perceptual', which is theirs but for loss_side, at which VGG16
+looks, or 'fallback' with its features, pyramid and scales), `images.npz` (train, fit,
+test: `[n, S, S, 3]` uint8) and `features.npz`, the loss's kernels and, of VGG16, biases
+by name in order. Written there are `found.npz`, keypoints (row, column) of fit and test
+in [-1, 1] of pixel centres, and `told.json`, seconds of each step and every loss.
 """
 
 import functools
@@ -16,6 +18,7 @@ import json
 import pathlib
 import sys
 import time
+import types
 
 import autolink_official
 import numpy as np
@@ -27,7 +30,10 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def fallback(kernels, images, targets, *, features, pyramid, scales):
   """Random features and a pyramid of colours, as `losses/perceptual.py` has them."""
-  mean, deviation = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
+  mean, deviation = (
+    torch.tensor(v, device=images.device).reshape(1, 3, 1, 1)
+    for v in (_MEAN, _DEVIATION)
+  )
   pair = [(x - mean) / deviation for x in (images, targets)]
   first = second = 0.0
   stage = None
@@ -45,6 +51,33 @@ def fallback(kernels, images, targets, *, features, pyramid, scales):
   return features * first + pyramid * second
 
 
+def make_loss(o, work):
+  """`(images, targets) -> loss`, both in [-1, 1]."""
+  arrays = {
+    name: torch.tensor(a.transpose(3, 2, 0, 1) if a.ndim == 4 else a).to(o.device)
+    for name, a in np.load(work / 'features.npz').items()
+  }
+  if o.loss == 'fallback':
+    kernels = [(n.split('/')[0], a) for n, a in arrays.items() if n.endswith('kernel')]
+    options = {n: o[n] for n in ('features', 'pyramid', 'scales')}
+    return lambda a, b: fallback(kernels, (a + 1) / 2, (b + 1) / 2, **options)
+  from utils_ import loss as official
+
+  # Theirs looks at 224 pixels.
+  resize = functools.partial(functional.interpolate, size=(o.loss_side, o.loss_side))
+  official.F = types.SimpleNamespace(
+    interpolate=lambda x, size, **options: resize(x, **options)
+  )
+  loss = official.VGGPerceptualLoss().to(o.device)
+  convolutions = [m for m in loss.modules() if isinstance(m, torch.nn.Conv2d)]
+  names = dict.fromkeys(n.split('/')[0] for n in arrays)
+  with torch.no_grad():
+    for module, name in zip(convolutions, names, strict=True):
+      module.weight.copy_(arrays[f'{name}/kernel'])
+      module.bias.copy_(arrays[f'{name}/bias'])
+  return loss
+
+
 def main(folder, work):
   """Trains, and writes what was found and how long it took."""
   autolink_official.stand_ins()
@@ -55,43 +88,42 @@ def main(folder, work):
   work = pathlib.Path(work)
   o = autolink_official.HyperParameters(json.loads((work / 'options.json').read_text()))
   torch.manual_seed(o.seed)
-  encoder, decoder = Encoder(o), Decoder(o)
+  encoder, decoder = Encoder(o).to(o.device), Decoder(o).to(o.device)
   # Theirs draws at 128 pixels unless it is told otherwise.
   decoder.rasterize = functools.partial(decoder.rasterize, output_size=o.side)
-  kernels = [
-    (name, torch.tensor(kernel.transpose(3, 2, 0, 1)))
-    for name, kernel in np.load(work / 'features.npz').items()
-  ]
+  loss_fn = make_loss(o, work)
+  scaler = torch.amp.GradScaler(o.device, enabled=o.half)
   images = np.load(work / 'images.npz')
-  train = torch.from_numpy(images['train'])
+  train = torch.from_numpy(images['train']).to(o.device)
   parameters = [p for m in (encoder, decoder) for p in m.parameters()]
   optimiser = torch.optim.AdamW(
     [p for p in parameters if p.requires_grad], lr=o.lr, weight_decay=o.weight_decay
   )
-  options = {n: o[n] for n in ('features', 'pyramid', 'scales')}
   seconds, losses = [], []
   for step in range(o.steps):
     start = time.perf_counter()
-    batch = as_input(train[torch.randint(len(train), (o.batch,))])
+    batch = as_input(train[torch.randint(len(train), (o.batch,), device=o.device)])
     if o.flip:
-      mirrored = torch.rand(o.batch, 1, 1, 1) < 0.5
+      mirrored = torch.rand(o.batch, 1, 1, 1, device=o.device) < 0.5
       batch = torch.where(mirrored, batch.flip(-1), batch)
-    made = decoder(encoder({'img': batch}, need_masked_img=True))
-    loss = fallback(kernels, (made['img'] + 1) / 2, (batch + 1) / 2, **options)
+    with torch.autocast(o.device, torch.float16, enabled=o.half):
+      made = decoder(encoder({'img': batch}, need_masked_img=True))
+      loss = loss_fn(made['img'], batch)
     optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+    scaler.scale(loss).backward()
+    scaler.step(optimiser)
+    scaler.update()
+    losses.append(float(loss.detach()))  # Waits for the device.
     seconds.append(time.perf_counter() - start)
-    losses.append(float(loss))
     if step % 20 == 0:
       print(f'official step {step} loss {losses[-1]:.4f}', flush=True)
   encoder.eval()
   found = {}
   with torch.no_grad():
     for part in ('fit', 'test'):
-      batches = torch.from_numpy(images[part]).split(64)
+      batches = torch.from_numpy(images[part]).to(o.device).split(64)
       places = [encoder({'img': as_input(b)})['keypoints'] for b in batches]
-      found[part] = torch.cat(places).numpy()
+      found[part] = torch.cat(places).cpu().numpy()
   np.savez(work / 'found.npz', **found)
   told = {'seconds': seconds, 'losses': losses, 'torch': torch.__version__}
   (work / 'told.json').write_text(json.dumps(told))

@@ -4,14 +4,16 @@
       --torch_python=PYTHON --steps=400 --output=results/autolink/training.json
 
 The archive is one with points (`data/photo_archive.py`); the config is
-configs/autolink.py:tuned,cpu. Both train on the same images for the same number of
-steps, with the same batch size and the fallback loss with the same random features, one
-after the other in this one run; a regression from keypoints to points is fitted on the
-part 'fit' and judged on the part 'test'. Written are the errors with and without a bias
+configs/autolink.py:tuned,AT, AT cpu or gpu. Both train on the same images for the same
+number of steps, with the same batch size and loss, one after the other in this one run:
+with --vgg, VGG16's weights, the paper's loss, else the fallback with the same random
+features. A regression from keypoints to points is fitted on the part 'fit' and judged
+on the part 'test'. Written are the errors with and without a bias
 (`metrics/keypoints.py`), in percent of the archive's scale, beside those of keypoints
 at random fixed places, and seconds per step (the median of theirs, the mean of ours
-after compilation). Theirs learns at their constant rate, 1e-4, or at --official_lr;
-ours as the config says, at ten times that rate and a cosine.
+after compilation). Theirs learns at their constant rate, 1e-4, or at --official_lr, on
+a GPU in float16 as they do; ours as the config says, of cpu at ten times that rate and
+a cosine.
 """
 
 import argparse
@@ -42,10 +44,14 @@ _TRUTH = ('points', 'visible', 'scale')
 
 def make_config(options):
   """The config of our run."""
-  config = autolink.get_config('tuned,cpu')
+  config = autolink.get_config(f'tuned,{options.at}')
   config.seed = options.seed
   config.train_steps = options.steps
-  config.batch_size = options.batch_size
+  if options.batch_size:
+    config.batch_size = options.batch_size
+  if options.vgg:
+    side = options.vgg_side or config.method.side
+    config.method.loss = dict(kind='perceptual', weights=str(options.vgg), side=side)
   config.method.num_keypoints = options.keypoints
   config.data.path = str(options.archive)
   for name in ('scale', 'split_by', 'flip'):
@@ -70,7 +76,15 @@ def read(config, part):
 def train_official(options, config, images):
   """What the official networks find after training; (found, told)."""
   method, optim = config.method, config.optim
-  features = perceptual.random_features(method.loss.seed, method.loss.widths)
+  loss = method.loss.to_dict()
+  if loss['kind'] == 'perceptual':
+    features = perceptual.load(loss.pop('weights'))
+    loss = dict(loss='perceptual', loss_side=loss['side'])
+  else:
+    features = perceptual.random_features(method.loss.seed, method.loss.widths)
+    loss = {n: loss[n] for n in ('features', 'pyramid', 'scales')}
+    loss['loss'] = 'fallback'
+  on_gpu = jax.default_backend() == 'gpu'
   hyperparameters = dict(
     n_parts=method.num_keypoints,
     thick=method.renderer.sigma_sq,
@@ -84,16 +98,17 @@ def train_official(options, config, images):
     lr=options.official_lr,
     weight_decay=optim.weight_decay,
     seed=config.seed,
-    features=method.loss.features,
-    pyramid=method.loss.pyramid,
-    scales=method.loss.scales,
+    device='cuda' if on_gpu else 'cpu',
+    half=on_gpu,
+    **loss,
   )
   script = pathlib.Path(__file__).with_name('autolink_official_training.py')
   with tempfile.TemporaryDirectory() as work:
     work = pathlib.Path(work)
     (work / 'options.json').write_text(json.dumps(hyperparameters))
     np.savez(work / 'images.npz', **images)
-    np.savez(work / 'features.npz', **{n: c['kernel'] for n, c in features.items()})
+    arrays = {f'{n}/{part}': a for n, c in features.items() for part, a in c.items()}
+    np.savez(work / 'features.npz', **arrays)
     subprocess.run([options.torch_python, script, options.official, work], check=True)
     found = dict(np.load(work / 'found.npz'))
     told = json.loads((work / 'told.json').read_text())
@@ -123,7 +138,10 @@ def main(argv=None):
   parser.add_argument('--torch_python', help='interpreter with torch and numpy')
   parser.add_argument('--official_lr', type=float, default=1e-4, help='theirs: 1e-4')
   parser.add_argument('--steps', type=int, default=400)
-  parser.add_argument('--batch_size', type=int, default=16)
+  parser.add_argument('--at', choices=('cpu', 'gpu'), default='cpu', help='our config')
+  parser.add_argument('--vgg', help='weights of VGG16, for the loss of the paper')
+  parser.add_argument('--vgg_side', type=int, help='VGG16 sees images of this side')
+  parser.add_argument('--batch_size', type=int, help="the config's if not given")
   parser.add_argument('--keypoints', type=int, default=8)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--scale', default='', help='field that errors are divided by')
@@ -160,7 +178,10 @@ def main(argv=None):
       'seconds_per_step': statistics.median(told.pop('seconds')),
       **told,
     }
-  config.data.path = options.archive.name  # Where it lies is nobody's business.
+  # Where they lie is nobody's business.
+  config.data.path = options.archive.name
+  if options.vgg:
+    config.method.loss.weights = pathlib.Path(options.vgg).name
   document = {
     'rows': rows,
     'config': config.to_dict(),
