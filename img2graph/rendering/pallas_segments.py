@@ -98,11 +98,12 @@ def _backward(style, options, kept, grad):
 _draw_max.defvjp(_forward, _backward)
 
 
-def find_max(style, start, end, weight, thickness, *, with_winner, options):
+def find_max(style, start, end, weight, thickness, *, with_winner, options=None):
   """The image, and the number of each pixel's winning edge, int32, or None.
 
   See `draw_max` for the arguments.
   """
+  options = options or Options()
   _check(style, start, end, weight, thickness)
   batch, count = weight.shape
   table, unknown = _score_table(start, end, weight, thickness)
@@ -304,7 +305,7 @@ def _find_kernel(style, count, options, x_ref, y_ref, table_ref, unknown_ref, *o
 _READ = [n for n in segments._Edges._fields if n != 'weight']
 
 
-def backward_max(style, kept, grad, *, options):
+def backward_max(style, kept, grad, *, options=None):
   """Gradients of start, end, weight and thickness.
 
   Args:
@@ -316,6 +317,7 @@ def backward_max(style, kept, grad, *, options):
   Returns:
     `[B, E, 2]` twice, `[B, E]` twice.
   """
+  options = options or Options()
   *arrays, winner = kept
   _check(style, *arrays, grad)
   edges = segments._prepare(*arrays)
