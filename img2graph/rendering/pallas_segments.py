@@ -396,13 +396,17 @@ def _tile_kernel(style, x_ref, y_ref, table_ref, winner_ref, grad_ref, _, sums_r
   x, y = x_ref[...][None, :], y_ref[...][:, None]
   winner, grad = winner_ref[...], grad_ref[...]
   nobody = jnp.int32(2**31 - 1)
+  columns = lax.iota(jnp.int32, _FIELDS)
   winner = jnp.where((winner >= 0) & (grad != 0), winner, nobody)
 
   def add(index):
     edge = _read_edge(lambda k: table_ref[index, k])
     terms = _own_terms(style, edge, x, y, winner == index, grad)
+    # One addition of them all: each comes with fences.
+    row = jnp.zeros((_FIELDS,), jnp.float32)
     for k, term in enumerate(terms):
-      plgpu.atomic_add(sums_ref, (index, jnp.int32(k)), jnp.sum(term))
+      row = jnp.where(columns == k, jnp.sum(term), row)
+    plgpu.atomic_add(sums_ref, (index, pl.ds(0, _FIELDS)), row)
     return jnp.min(jnp.where(winner > index, winner, nobody))
 
   lax.while_loop(lambda index: index != nobody, add, jnp.min(winner))
