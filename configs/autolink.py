@@ -14,8 +14,8 @@ the recipes `general`, one thickness for all data sets, and `tuned`, and the sca
 `paper`, whose data lie in runs/data/celeba, cub, human36m, deepfashion and taichi, each
 as docs/keypoint_data.md says, and whose loss needs vgg16.npz; `gpu` (the same network,
 size, loss and steps, in bfloat16, on the archive runs/data/photos.npz, see
-`data/photo_archive.py`), `cpu` (64 px and the fallback loss on that archive) and `smoke`,
-which have one thickness, `tuned`. `sweep` gives the rows:
+`data/photo_archive.py`), `cpu` (64 px and the fallback loss on that archive) and
+`smoke`, which have one thickness, `tuned`. `sweep` gives the rows:
   1, 2, 3     landmarks of faces, bodies and birds
   4           variants of the edge map
   keypoints, thickness     Figure 4

@@ -46,7 +46,7 @@ class Options(NamedTuple):
 
   # Rows and columns of pixels of a program; powers of two.
   tile: tuple[int, int] = (16, 16)
-  num_warps: int = 2
+  num_warps: int = 1
   # 'none': every edge is drawn in every tile. 'each': every edge is judged by itself.
   # 'group': 32 edges are judged at once, each by another thread.
   reject: str = 'group'

@@ -38,7 +38,9 @@ row of pixels inside `lax.scan` is vectorised (0.2-0.3 ns for 'max' with its win
 each array that a step returns has its own loop, which computes all it needs again.
 Edges too far away to win are drawn all the same: lists of those that may win, tile by
 tile, cost 12 ns per edge and tile, and their loops would be as long as the data says,
-on which all devices would first have to agree.
+on which all devices would first have to agree. On a GPU that is other: there the
+brightest of 'gaussian' lines, in float32, is found by kernels of our own
+(`pallas_segments`), in a third to a seventh of the time.
 
 Letters: B batch, E edges, H W image, P = H*W pixels.
 """
@@ -248,8 +250,8 @@ def _prepare(start, end, weight, thickness):
   x, y = start[..., 0], start[..., 1]
   offset = end - start
   length_sq = (offset**2).sum(-1)
-  # Below this, squares and their inverses leave the range of float32.
-  proper = length_sq > 1e-30
+  # Below this, squares and their inverses leave the range of float32. A NaN goes on.
+  proper = ~(length_sq <= 1e-30)
   length = jnp.where(proper, jnp.sqrt(jnp.where(proper, length_sq, 1)), 0)
   inverse = jnp.where(proper, 1 / jnp.where(proper, length, 1), 0)
   dx = jnp.where(proper, offset[..., 0] * inverse, 1)
@@ -528,12 +530,51 @@ def _sum_by_rows(style, slope, edges, index, maps):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _draw_max(style, start, end, weight, thickness):
   """max_e w_e L_e: `[B, H, W]`."""
-  return _find_max(style, start, end, weight, thickness, with_winner=False)[0]
+  return _on_gpu(
+    style,
+    lambda *arrays: _find_max(style, *arrays, with_winner=False)[0],
+    lambda kernels, *arrays: kernels.find_max(style, *arrays, with_winner=False)[0],
+    start,
+    end,
+    weight,
+    thickness,
+  )
 
 
 def _forward_max(style, *arrays):
-  image, winner = _find_max(style, *arrays, with_winner=True)
+  image, winner = _on_gpu(
+    style,
+    functools.partial(_find_max, style, with_winner=True),
+    lambda kernels, *arrays: kernels.find_max(style, *arrays, with_winner=True),
+    *arrays,
+  )
   return image, (*arrays, winner)
+
+
+def _backward_max(style, kept, grad):
+  return _on_gpu(
+    style,
+    lambda grad, *kept: _sum_max(style, kept, grad),
+    lambda kernels, grad, *kept: kernels.backward_max(style, kept, grad),
+    grad,
+    *kept,
+  )
+
+
+def _on_gpu(style, plain, kernel, *arrays):
+  """`kernel(pallas_segments, *arrays)` on one GPU of NVIDIA's, else `plain(*arrays)`.
+
+  Not on several: XLA cannot split a kernel of our own over them, and each would
+  draw all images.
+  """
+  usual = style.profile != 'gaussian' or arrays[0].dtype != jnp.float32
+  if usual or jax.default_backend() != 'gpu' or jax.device_count() > 1:
+    return plain(*arrays)
+  # It stands on this file.
+  from img2graph.rendering import pallas_segments
+
+  kernel = functools.partial(kernel, pallas_segments)
+  return lax.platform_dependent(*arrays, cuda=kernel, default=plain)
 
 
 def _find_max(style, start, end, weight, thickness, *, with_winner):
@@ -583,7 +624,7 @@ def _find_max(style, start, end, weight, thickness, *, with_winner):
   return image, found.imag.astype(jnp.int32) if with_winner else None
 
 
-def _backward_max(style, kept, grad):
+def _sum_max(style, kept, grad):
   *arrays, winner = kept
   edges = _prepare(*arrays)
   batch, count = edges.weight.shape

@@ -81,14 +81,45 @@ def test_image_and_gradients_are_those_of_segments(reject, backward):
   assert_same(options, random_edges(1, thickness=(0.005, 0.02)))
 
   start, end, weight, thickness = random_edges(2)
-  for image, array in enumerate((start, weight, thickness)):
-    array[image, 1] = np.nan
+  for image, array in enumerate((start, end, weight)):
+    array[image, 2] = np.nan
   weight[3] = 0
   image, grads = assert_same(options, (start, end, weight, thickness))
   assert np.isnan(image[:3]).all()
   np.testing.assert_array_equal(image[3], 0)
   # They may grow.
   assert np.any(grads[2][3] != 0)
+
+
+def test_they_draw_where_there_is_one_gpu(monkeypatch):
+  arrays = random_edges(6)
+
+  def traced(style=STYLE, dtype=np.float32):
+    def loss(*arrays):
+      return segments._draw_max(style, *arrays).sum()
+
+    with jax.enable_x64(dtype == np.float64):
+      return str(jax.make_jaxpr(jax.grad(loss))(*(v.astype(dtype) for v in arrays)))
+
+  assert 'pallas_call' not in traced()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  for count, options in (
+    (1, dict(style=make_style(11, 18, 'antialias'))),
+    (1, dict(dtype=np.float64)),
+    (2, {}),
+  ):
+    monkeypatch.setattr(jax, 'device_count', lambda count=count: count)
+    assert 'pallas_call' not in traced(**options)
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  assert traced().count('pallas_call') == 2
+  # What has no such GPU after all draws as ever.
+  grad = np.ones((4, STYLE.height, STYLE.width), np.float32)
+  found = draw_with_gradients.__wrapped__(STYLE, None, arrays, grad)
+  monkeypatch.undo()
+  expected = draw_with_gradients.__wrapped__(STYLE, None, arrays, grad)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected
+  )
 
 
 def test_winners():
