@@ -7,7 +7,8 @@
 
 "AutoLink", He, Wandt & Rhodin 2022; docs/autolink.md tells what to change for a folder
 of one's own. A variant for each data set of the paper, with its number of keypoints and
-its edges as published (`PUBLISHED`); `cpu`, `figures`, and `smoke` (tests).
+its edges as published (`PUBLISHED`); `cpu`, and `cpu_vgg`, the same with the paper's
+loss at 64 pixels, which needs vgg16.npz and finds far more; `figures`, `smoke` (tests).
 
 The tables of the paper, `python -m launch.tables --paper=autolink`: RECIPE,SCALE with
 the recipes `general`, one thickness for all data sets, and `tuned`, and the scales
@@ -68,7 +69,7 @@ PROTOCOLS = {
 RECIPES = ('general', 'tuned')
 SCALES = ('paper', 'gpu', 'cpu', 'smoke')
 _RECIPES_AT_SCALES = ('general,paper', *(f'tuned,{scale}' for scale in SCALES))
-VARIANTS = (*PUBLISHED, 'cpu', 'figures', 'smoke', *_RECIPES_AT_SCALES)
+VARIANTS = (*PUBLISHED, 'cpu', 'cpu_vgg', 'figures', 'smoke', *_RECIPES_AT_SCALES)
 
 _GENERAL_SIGMA_SQ = 5e-5  # Of all data sets, section 3.3.
 
@@ -119,10 +120,13 @@ def get_config(variant='celeba_wild'):
   c.method.edges.rate = 51.2
   c.optim.schedule = 'cosine'
   c.eval_every = c.checkpoint_every = c.panel_every = 500
-  if variant == 'cpu':  # Photographs want a wider network, and fewer steps of it.
+  if variant in ('cpu', 'cpu_vgg'):
+    # Photographs want a wider network, and fewer steps of it.
     c.method.detector = dict(down=(32, 64, 128, 256), up=(128, 64))
     c.method.inpainter.features = (32, 64, 128, 128)
     c.train_steps = 2000
+    if variant == 'cpu_vgg':
+      c.method.loss = dict(kind='perceptual', weights='vgg16.npz', side=c.method.side)
   if variant == 'figures':
     c.data = dict(source='figures', side=64)
     c.method.num_keypoints = 12
