@@ -50,7 +50,8 @@ SMALL = ((3, 16), (8, 24))
 SWEPT = (8, 32)
 # Sides that come before the other cuts of the kernels.
 ALWAYS = ('xla', 'pallas', 'plain')
-MOST_DIFFERENCE = dict(forward=1e-4, image=1e-4, nodes=1e-3, weights=1e-3)
+# XLA's own image without gradients is 1.1e-5 from that with them.
+MOST_DIFFERENCE = dict(forward=2e-5, image=1e-5, nodes=1e-3, weights=1e-3)
 # Calls of one program end after this time.
 _SECONDS = 2.0
 
