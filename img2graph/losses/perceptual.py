@@ -272,9 +272,9 @@ def _from_lpips(path, data):
       name: {part: found[f'Conv_{i}'][part] for part in ('kernel', 'bias')}
       for i, name in enumerate(_TORCHVISION)
     }
-    return _check(params, path)
   except Exception as error:  # A pickle that is none fails in many ways.
     raise ValueError(f'{path} holds no weights of VGG16 ({error}).') from None
+  return _check(params, path)
 
 
 def _from_torch(path):
