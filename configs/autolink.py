@@ -66,6 +66,9 @@ PROTOCOLS = {
   'taichi': 'summed_error',
 }
 
+# How training changes photographs at random, see `img2graph.data.augmentation`.
+_UNCHANGED = dict(flip=False, turn=0.0, zoom=(1.0, 1.0), shift=0.0, recolor=0.0)
+
 RECIPES = ('general', 'tuned')
 SCALES = ('paper', 'gpu', 'cpu', 'smoke')
 _RECIPES_AT_SCALES = ('general,paper', *(f'tuned,{scale}' for scale in SCALES))
@@ -89,6 +92,8 @@ def get_config(variant='celeba_wild'):
     c.method.renderer.sigma_sq = sigma_sq
     c.data.name = variant
     c.data.flip = flip
+    if variant == 'flowers':
+      c.data.zoom, c.data.shift = (1.0, 1.05), 0.025  # Theirs crops .9 to 1 of them.
     if variant in PROTOCOLS:
       c.eval.update(
         kind='keypoints',
@@ -152,7 +157,7 @@ def _paper():
   c.train_steps = 20_000
   c.batch_size = 64
   c.eval_every = c.checkpoint_every = c.panel_every = 1000
-  c.data = dict(source='photos', name='folder', dir='', side=128, flip=False)
+  c.data = dict(source='photos', name='folder', dir='', side=128, **_UNCHANGED)
   c.method = dict(
     name='autolink',
     num_keypoints=8,
@@ -197,7 +202,7 @@ def _for_tables(recipe, scale):
       path='runs/data/photos.npz',
       part='train',
       side=c.method.side,
-      flip=False,
+      **_UNCHANGED,
       split_by='',
       fraction=0.2,
       seed=0,

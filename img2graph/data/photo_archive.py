@@ -21,6 +21,7 @@ import pathlib
 import numpy as np
 
 from img2graph.data import archives
+from img2graph.data import augmentation
 from img2graph.data import packed_images
 from img2graph.data import photos
 from img2graph.data import resident
@@ -35,6 +36,10 @@ def source(
   part='train',
   side=64,
   flip=False,
+  turn=0.0,
+  zoom=1.0,
+  shift=0.0,
+  recolor=0.0,
   split_by='',
   fraction=0.2,
   seed=0,
@@ -49,7 +54,8 @@ def source(
     path: the `.npz` file.
     part: 'train', 'fit', 'test' or 'all', see the top of the file.
     side: height and width of the images in pixels; others are stretched to it.
-    flip: mirror half of the images left to right, on the device, in training.
+    flip, turn, zoom, shift, recolor: how training changes images at random, on the
+      device, see `augmentation.complete`.
     split_by: field whose values are not to be on both sides of the split; '' splits
       image by image.
     fraction: share of the images in the part 'test', in (0, 1).
@@ -72,6 +78,9 @@ def source(
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
   if not str(path):
     raise ValueError('data.path must name the archive of photographs; it is empty.')
+  complete = augmentation.complete(
+    flip=flip, turn=turn, zoom=zoom, shift=shift, recolor=recolor
+  )
   path = pathlib.Path(path)
   arrays = archives.read_arrays(path, kind='archive of photographs')
   count = packed_images.count(path, arrays)
@@ -92,9 +101,7 @@ def source(
     )
     pixels = np.stack(list(pixels))
   whole = {'image': pixels} | {name: values[rows] for name, values in truth.items()}
-  return resident.host_source(
-    whole, on_device=on_device, complete=photos.flip_half if flip else None
-  )
+  return resident.host_source(whole, on_device=on_device, complete=complete)
 
 
 def _field(path, arrays, name, count):

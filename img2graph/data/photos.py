@@ -8,9 +8,7 @@ has both in one table).
 
 import functools
 
-import jax
-import jax.numpy as jnp
-
+from img2graph.data import augmentation
 from img2graph.data import sources
 from img2graph.data import streams
 from img2graph.data.photo_sets import base
@@ -71,37 +69,6 @@ class _Loader:
     return pixels
 
 
-def flip_half(key, batch):
-  """Mirrors each example left to right with a chance of one half.
-
-  Args:
-    key: jax key.
-    batch: 'image' `[B, S, S, C]`, and 'points' if there are any: they keep their
-      numbers, so that a left eye becomes a right one.
-
-  Returns:
-    The batch, with the same entries.
-  """
-  mirrored = jax.random.bernoulli(key, 0.5, batch['image'].shape[:1])
-  there = mirrored[:, None, None, None]
-  flipped = {'image': jnp.where(there, batch['image'][:, :, ::-1], batch['image'])}
-  if 'points' in batch:
-    sign = jnp.where(mirrored[:, None], -1.0, 1.0)
-    points = batch['points']
-    flipped['points'] = jnp.stack([sign * points[..., 0], points[..., 1]], axis=-1)
-  return batch | flipped
-
-
-def host_source(load, size, *, side, flip, worker_count=0):
-  """A `HostSource` of examples with uint8 images; `flip` mirrors half in training."""
-  return sources.HostSource(
-    iterate=functools.partial(streams.shuffled, load, size, worker_count=worker_count),
-    side=side,
-    size=size,
-    complete=flip_half if flip else None,
-  )
-
-
 def check_part(part, parts=base.PARTS):
   """Raises ValueError unless the part is one of some."""
   if part not in parts:
@@ -109,7 +76,18 @@ def check_part(part, parts=base.PARTS):
 
 
 def source(
-  *, name, dir, part='train', side=128, flip=False, keep=False, worker_count=0
+  *,
+  name,
+  dir,
+  part='train',
+  side=128,
+  flip=False,
+  turn=0.0,
+  zoom=1.0,
+  shift=0.0,
+  recolor=0.0,
+  keep=False,
+  worker_count=0,
 ):
   """A `HostSource` of one part of a set of photographs.
 
@@ -123,7 +101,8 @@ def source(
     dir: its folder, laid out as its source has it.
     part: 'train', images alone; 'fit' or 'test', with points where the set has them.
     side: height and width of the images in pixels.
-    flip: mirror half of the images left to right, on the device, in training.
+    flip, turn, zoom, shift, recolor: how training changes images at random, on the
+      device, see `augmentation.complete`.
     keep: keep read images in memory, 3 side^2 bytes each, rather than read them again.
     worker_count: processes that read files; 0 reads in threads.
 
@@ -141,7 +120,15 @@ def source(
   check_part(part)
   if side < 1:
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
+  complete = augmentation.complete(
+    flip=flip, turn=turn, zoom=zoom, shift=shift, recolor=recolor
+  )
   photos = SETS[name](dir, part)
   load = _Loader(photos, side=side, keep=keep, skip=part == 'train')
   load(0)  # Says now, not in training, what cannot be read.
-  return host_source(load, len(photos), side=side, flip=flip, worker_count=worker_count)
+  iterate = functools.partial(
+    streams.shuffled, load, len(photos), worker_count=worker_count
+  )
+  return sources.HostSource(
+    iterate=iterate, side=side, size=len(photos), complete=complete
+  )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from img2graph import data
+from img2graph.data import augmentation
 from img2graph.data import images
 from img2graph.data import photos
 from img2graph.data import sources
@@ -58,35 +59,15 @@ def test_every_set_is_known_and_says_what_is_missing(tmp_path):
         photos.source(name=name, dir=tmp_path, part=part)
 
 
-def test_half_of_the_images_are_mirrored_with_their_points():
-  generator = np.random.default_rng(0)
-  batch = {
-    'image': generator.integers(0, 256, (64, 4, 4, 3), np.uint8),
-    'points': generator.uniform(-1, 1, (64, 5, 2)).astype(np.float32),
-    'visible': np.ones((64, 5), np.float32),
-  }
-  flip = jax.jit(photos.flip_half)
-  made = flip(jax.random.key(0), batch)
-  mirrored = np.array(
-    [
-      np.array_equal(new, old[:, ::-1])
-      for new, old in zip(made['image'], batch['image'], strict=True)
-    ]
-  )
-  assert 20 < mirrored.sum() < 44
-  expected = np.where(mirrored[:, None, None], [[[-1, 1]]], [[[1, 1]]])
-  np.testing.assert_array_equal(made['points'], batch['points'] * expected)
-  np.testing.assert_array_equal(made['image'][~mirrored], batch['image'][~mirrored])
-  assert set(made) == set(batch)
-  other = flip(jax.random.key(1), batch)['image']
-  assert (other != made['image']).any()
-
-
-def test_only_training_is_mirrored(tmp_path):
+def test_only_training_changes_what_is_read(tmp_path):
   folder = make_folder(tmp_path)
-  source = data.build('photos', name='folder', dir=folder, side=8, flip=True)
-  assert source.complete is photos.flip_half
-  # What is read is the same; the step alone mirrors.
+  options = dict(name='folder', dir=folder, side=8)
+  source = data.build('photos', **options, flip=True)
+  assert source.complete is augmentation.flip_half
+  turning = data.build('photos', **options, turn=30.0, zoom=(0.8, 1.2), shift=0.1)
+  batch = first_epoch(turning)[0]
+  assert turning.complete(jax.random.key(0), batch)['image'].dtype == np.float32
+  # What is read is the same; the step alone changes it.
   plain = data.build('photos', name='folder', dir=folder, side=8)
   for a, b in zip(first_epoch(source), first_epoch(plain), strict=True):
     np.testing.assert_array_equal(a['image'], b['image'])
