@@ -15,8 +15,9 @@ the recipes `general`, one thickness for all data sets, and `tuned`, and the sca
 `paper`, whose data lie in runs/data/celeba, cub, human36m, deepfashion and taichi, each
 as docs/keypoint_data.md says, and whose loss needs vgg16.npz; `gpu` (the same network,
 size, loss and steps, in bfloat16, on the archive runs/data/photos.npz, see
-`data/photo_archive.py`), `cpu` (64 px and the fallback loss on that archive) and
-`smoke`, which have one thickness, `tuned`. `sweep` gives the rows:
+`data/photo_archive.py`), `cpu` and `cpu_vgg` (64 px and the fallback loss or the
+paper's on that archive) and `smoke`, which have one thickness, `tuned`. `sweep` gives
+the rows:
   1, 2, 3     landmarks of faces, bodies and birds
   4           variants of the edge map
   keypoints, thickness     Figure 4
@@ -70,7 +71,7 @@ PROTOCOLS = {
 _UNCHANGED = dict(flip=False, turn=0.0, zoom=(1.0, 1.0), shift=0.0, recolor=0.0)
 
 RECIPES = ('general', 'tuned')
-SCALES = ('paper', 'gpu', 'cpu', 'smoke')
+SCALES = ('paper', 'gpu', 'cpu_vgg', 'cpu', 'smoke')
 _RECIPES_AT_SCALES = ('general,paper', *(f'tuned,{scale}' for scale in SCALES))
 VARIANTS = (*PUBLISHED, 'cpu', 'cpu_vgg', 'figures', 'smoke', *_RECIPES_AT_SCALES)
 
@@ -192,8 +193,8 @@ def _for_tables(recipe, scale):
   if scale == 'paper':
     c = get_config('celeba_wild')
     c.data.dir = _folder('celeba_wild')
-  elif scale in ('gpu', 'cpu'):
-    c = get_config('cpu') if scale == 'cpu' else _paper()
+  elif scale in ('gpu', 'cpu_vgg', 'cpu'):
+    c = _paper() if scale == 'gpu' else get_config(scale)
     if scale == 'gpu':
       c.precision = 'bfloat16'  # Theirs is float16, by autocast.
       c.eval_every = 2000
@@ -294,7 +295,7 @@ _TABLE_4_SETS = (
   ('taichi', 10),
 )
 # Those whose data are one archive, or drawn.
-_SMALL = ('gpu', 'cpu', 'smoke')
+_SMALL = SCALES[1:]
 
 
 def sweep(name):
