@@ -6,13 +6,13 @@ distances are divided by stays, since training sees neither.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
-from img2graph.data import drawing
+from img2graph import ranges
 from img2graph.data import sources
+from img2graph.encoding import affine_maps
 
 
 def complete(*, flip=False, turn=0.0, zoom=1.0, shift=0.0, recolor=0.0):
@@ -34,22 +34,11 @@ def complete(*, flip=False, turn=0.0, zoom=1.0, shift=0.0, recolor=0.0):
   Raises:
     ValueError: an option is outside its range; one sentence.
   """
-  turn = math.radians(drawing.as_range('turn', turn, lowest=0, highest=180)[1])
-  zoom = drawing.as_range('zoom', zoom, lowest=0.1)
-  shift = drawing.as_range('shift', shift, lowest=0, highest=1)[1]
-  recolor = drawing.as_range('recolor', recolor, lowest=0, highest=2)[1]
-  moves = bool(turn or shift or zoom != (1, 1))
-  if not moves and not recolor:
+  moves = affine_maps.check(turn=turn, zoom=zoom, shift=shift)
+  recolor = ranges.as_range('recolor', recolor, lowest=0, highest=2)[1]
+  if moves is None and not recolor:
     return flip_half if flip else None
-  return functools.partial(
-    _change,
-    flip=flip,
-    turn=turn,
-    zoom=zoom,
-    shift=shift,
-    recolor=recolor,
-    moves=moves,
-  )
+  return functools.partial(_change, flip=flip, recolor=recolor, moves=moves)
 
 
 def flip_half(key, batch):
@@ -73,51 +62,19 @@ def flip_half(key, batch):
   return batch | flipped
 
 
-def move(images, matrix, offset):
-  """Images seen through an affine map, bilinear; outside of one is its border.
-
-  Args:
-    images: `[B, S, S, C]` float.
-    matrix: `[B, 2, 2]`; what is at a position p comes to be at matrix p + offset,
-      positions (x, y) in [-1, 1].
-    offset: `[B, 2]`.
-
-  Returns:
-    `[B, S, S, C]`.
-  """
-  side = images.shape[1]
-  centres = (2 * jnp.arange(side) + 1) / side - 1
-  there = jnp.stack(jnp.meshgrid(centres, centres), axis=-1)[None]  # (x, y).
-  back = jnp.linalg.inv(matrix)
-  source = _times(back[:, None, None], there - offset[:, None, None])
-  pixels = (source + 1) * side / 2 - 0.5
-  sample = functools.partial(jax.scipy.ndimage.map_coordinates, order=1, mode='nearest')
-  of_channels = jax.vmap(sample, in_axes=(-1, None), out_axes=-1)
-  return jax.vmap(of_channels)(images, [pixels[..., 1], pixels[..., 0]])
-
-
-def _times(matrix, vectors):
-  """Products `[..., 2]`, in float32 on every device, which a matrix unit's are not."""
-  return (matrix * vectors[..., None, :]).sum(axis=-1)
-
-
-def _change(key, batch, *, flip, turn, zoom, shift, recolor, moves):
-  """See `complete`; turn in radians, zoom (low, high)."""
-  flip_key, turn_key, zoom_key, shift_key, color_key = jax.random.split(key, 5)
+def _change(key, batch, *, flip, recolor, moves):
+  """See `complete`; `moves` as `affine_maps.sample` takes them, None for none."""
+  flip_key, move_key, color_key = jax.random.split(key, 3)
   if flip:
     batch = flip_half(flip_key, batch)
   batch = sources.as_float(batch)
   images = batch['image']
   count, _, _, channels = images.shape
-  if moves:
-    angle = jax.random.uniform(turn_key, (count,), minval=-turn, maxval=turn)
-    factor = jax.random.uniform(zoom_key, (count,), minval=zoom[0], maxval=zoom[1])
-    offset = 2 * jax.random.uniform(shift_key, (count, 2), minval=-shift, maxval=shift)
-    cos, sin = factor * jnp.cos(angle), factor * jnp.sin(angle)
-    matrix = jnp.stack([cos, -sin, sin, cos], axis=-1).reshape(count, 2, 2)
-    images = move(images, matrix, offset)
+  if moves is not None:
+    matrix, offset = affine_maps.sample(move_key, count, **moves)
+    images = affine_maps.move_images(images, matrix, offset)
     if 'points' in batch:
-      moved = _times(matrix[:, None], batch['points']) + offset[:, None]
+      moved = affine_maps.move_points(batch['points'], matrix, offset)
       batch = batch | {'points': moved}
   if recolor:
     power = jax.random.uniform(

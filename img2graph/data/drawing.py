@@ -137,22 +137,6 @@ def pick(uniform, bounds):
   return lo + (hi - lo) * uniform
 
 
-def as_range(name, value, *, lowest=None, highest=None):
-  """A number or a pair (lo, hi) as a pair of floats.
-
-  Raises:
-    ValueError: neither a number nor an ordered pair, or outside [lowest, highest].
-  """
-  pair = (value, value) if np.isscalar(value) else tuple(value)
-  if len(pair) != 2 or not all(np.isfinite(v) for v in pair) or pair[0] > pair[1]:
-    raise ValueError(f'{name} must be a number or (low, high); got {value!r}.')
-  if lowest is not None and pair[0] < lowest:
-    raise ValueError(f'{name} must be at least {lowest}; got {value!r}.')
-  if highest is not None and pair[1] > highest:
-    raise ValueError(f'{name} must be at most {highest}; got {value!r}.')
-  return float(pair[0]), float(pair[1])
-
-
 def add_noise(key, image, sd):
   """Gaussian noise of standard deviation `sd` ([] float), clipped to [0, 1]."""
   return jnp.clip(image + sd * jax.random.normal(key, image.shape), 0, 1)

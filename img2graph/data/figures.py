@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from img2graph import geometry
+from img2graph import ranges
 from img2graph.data import drawing
 from img2graph.data import sources
 from img2graph.encoding import resampling
@@ -85,14 +86,14 @@ def sample(
   if side < 8 or side % _PATCHES:
     raise ValueError(f'data.side must be a multiple of {_PATCHES} from 8; got {side}.')
   most = 1 - 2 * _MARGIN
-  scale = drawing.as_range('data.scale', scale, lowest=0.05, highest=most)
+  scale = ranges.as_range('data.scale', scale, lowest=0.05, highest=most)
   for name, value in (
     ('bend', bend),
     ('shade', shade),
     ('ground', ground),
     ('noise', noise),
   ):
-    drawing.as_range(f'data.{name}', value, lowest=0)
+    ranges.as_range(f'data.{name}', value, lowest=0)
 
   def one(key):
     keys = jax.random.split(key, 6)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from img2graph import ranges
 from img2graph.data import drawing
 from img2graph.data import images
 from img2graph.data import sources
@@ -153,9 +154,9 @@ def source(
   if side < 1:
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
   if target_width is not None:
-    drawing.as_range('target_width', target_width, lowest=0.1)
-  zoom = drawing.as_range('zoom', zoom, lowest=0.01)
-  shift = drawing.as_range('shift', shift, lowest=0, highest=1)[0]
+    ranges.as_range('target_width', target_width, lowest=0.1)
+  zoom = ranges.as_range('zoom', zoom, lowest=0.01)
+  shift = ranges.as_range('shift', shift, lowest=0, highest=1)[0]
   if not str(dir):
     raise ValueError('data.dir must name the folder of images; it is empty.')
   paths = images.find(dir)

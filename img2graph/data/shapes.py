@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from img2graph import graph as graph_lib
+from img2graph import ranges
 from img2graph.data import drawing
 from img2graph.data import sources
 
@@ -160,14 +161,14 @@ def sample(
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
   if not 0 <= margin < 1:
     raise ValueError(f'margin must be in [0, 1); got {margin}.')
-  line_width = drawing.as_range('line_width', line_width, lowest=0.1)
-  contrast = drawing.as_range('contrast', contrast, lowest=0.01, highest=1)
-  noise = drawing.as_range('noise', noise, lowest=0)
-  scale = drawing.as_range('scale', scale, lowest=0.01, highest=1)
-  aspect = drawing.as_range('aspect', aspect, lowest=0.01)
-  shear = drawing.as_range('shear', shear)
-  rotation = drawing.as_range('rotation', rotation)
-  aliased = drawing.as_range('aliased', float(aliased), lowest=0, highest=1)[0]
+  line_width = ranges.as_range('line_width', line_width, lowest=0.1)
+  contrast = ranges.as_range('contrast', contrast, lowest=0.01, highest=1)
+  noise = ranges.as_range('noise', noise, lowest=0)
+  scale = ranges.as_range('scale', scale, lowest=0.01, highest=1)
+  aspect = ranges.as_range('aspect', aspect, lowest=0.01)
+  shear = ranges.as_range('shear', shear)
+  rotation = ranges.as_range('rotation', rotation)
+  aliased = ranges.as_range('aliased', float(aliased), lowest=0, highest=1)[0]
   lookup = [jnp.asarray(table) for table in tables(shapes, capacity)]
 
   def one(key):

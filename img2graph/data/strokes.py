@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from img2graph import graph as graph_lib
+from img2graph import ranges
 from img2graph.data import drawing
 from img2graph.data import sources
 
@@ -1289,7 +1290,7 @@ def sample(
     distractors=distractors,
   )
   strengths = {
-    name: drawing.as_range(
+    name: ranges.as_range(
       name, value, lowest=_BOUNDS[name][0], highest=_BOUNDS[name][1]
     )
     for name, value in given._asdict().items()

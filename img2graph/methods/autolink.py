@@ -28,6 +28,7 @@ import numpy as np
 from img2graph import geometry
 from img2graph import graph as graph_lib
 from img2graph import rendering
+from img2graph.encoding import affine_maps
 from img2graph.encoding import encoder
 from img2graph.encoding import keypoints
 from img2graph.encoding import masking
@@ -258,6 +259,7 @@ def build(
   mask,
   loss,
   topology=None,
+  equivariance=None,
   **model_options,
 ):
   """The method, from the values of `config.method` (see configs/autolink.py).
@@ -270,6 +272,12 @@ def build(
     topology: {'hidden', 'presence_bias', 'cost': of the mean of what is drawn, each
       weight relative to the largest, >= 0} for links and presence of each image's own,
       unless it has 'enabled' False; None, too, for one graph for all.
+    equivariance: {'weight', 'turn', 'zoom', 'shift'}, not in the paper: keypoints of
+      a photograph that is turned, scaled and shifted, as `affine_maps.check` has it,
+      are to be those of the photograph, moved alike (Thewlis, Bilen & Vedaldi,
+      "Unsupervised learning of object landmarks by factorized spatial embeddings",
+      2017). To the loss comes `weight` times their mean distance in sides; None or a
+      weight of 0 for nothing.
     **model_options: see `build_model`.
 
   Returns:
@@ -288,6 +296,7 @@ def build(
   masking.check(**mask, side=model_options['side'])
   topology = _enabled(topology)
   cost = 0.0 if topology is None else topology['cost']
+  pull, moves = _equivariance(equivariance)
   model = build_model(topology=topology, **model_options)
   num_keypoints = model.detector.num_keypoints
   dtype = model.detector.dtype
@@ -308,6 +317,9 @@ def build(
     )
     value, metrics = loss_fn(restored.astype(dtype), images.astype(dtype))
     drawn = model.drawn(found)
+    if pull:
+      apart = moved_apart(variables, images, found.nodes, key)
+      value, metrics = value + pull * apart, metrics | {'equivariance': apart}
     if cost:
       price = cost * _relative(drawn).mean()
       value, metrics = value + price, metrics | {'cost': price}
@@ -322,6 +334,21 @@ def build(
     if model.learn_alpha:
       metrics['alpha'] = variables['params']['alpha']
     return value, {'metrics': metrics, 'collections': collections}
+
+  def moved_apart(variables, images, nodes, key):
+    """Mean distance of keypoints of moved images from moved keypoints, in sides."""
+    key = jax.random.fold_in(key, 1)  # Masks have the key itself.
+    maps = affine_maps.sample(key, images.shape[0], **moves)
+    moved = affine_maps.move_images(images, *maps)
+    found, _ = model.apply(
+      variables, moved, True, method='find', mutable=['batch_stats']
+    )
+    wanted = affine_maps.move_points(nodes, *maps)
+    # What has left the image cannot be found.
+    inside = (jnp.abs(jax.lax.stop_gradient(wanted)) < 1).all(axis=-1)
+    # Of half a pixel or so: the root of 0 has no gradient.
+    apart_sq = ((found.nodes - wanted) ** 2).sum(axis=-1) + 1e-4
+    return (jnp.sqrt(apart_sq) * inside).sum() / jnp.maximum(inside.sum(), 1) / 2
 
   def to_graph(found):
     edge_prob = jnp.zeros(found.nodes.shape[:2] + (num_keypoints,), jnp.float32)
@@ -384,6 +411,19 @@ def _enabled(topology):
       f'method.topology.cost must not be negative; got {topology["cost"]}.'
     )
   return topology if topology['enabled'] else None
+
+
+def _equivariance(options):
+  """(weight, what `affine_maps.sample` takes) of `build`'s option."""
+  options = dict(options or {})
+  _check_options('equivariance', options, (), ('weight', 'turn', 'zoom', 'shift'))
+  weight = options.pop('weight', 1.0 if options else 0.0)
+  if not weight >= 0:
+    raise ValueError(f'method.equivariance.weight must not be negative; got {weight}.')
+  moves = affine_maps.check(**options)
+  if weight and moves is None:
+    raise ValueError('method.equivariance needs a turn, a zoom or a shift.')
+  return weight, moves
 
 
 def _is_whole(value):

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,14 +21,6 @@ def centre(images):
   light = np.asarray(images).mean(axis=-1)
   light = light / light.sum(axis=(1, 2), keepdims=True)
   return np.stack([light.sum(axis=1) @ centres, light.sum(axis=2) @ centres], axis=-1)
-
-
-def move(images, matrix, offset):
-  """`augmentation.move`, all images alike."""
-  count = len(images)
-  matrix = jnp.broadcast_to(jnp.array(matrix, jnp.float32), (count, 2, 2))
-  offset = jnp.broadcast_to(jnp.array(offset, jnp.float32), (count, 2))
-  return augmentation.move(images, matrix, offset)
 
 
 def photographs(count):
@@ -60,34 +51,6 @@ def test_half_of_the_images_are_mirrored_with_their_points():
   assert set(made) == set(batch)
   other = flip(jax.random.key(1), batch)['image']
   assert (other != made['image']).any()
-
-
-@pytest.mark.parametrize(
-  'matrix, offset, expected',
-  [
-    # y grows down, so that this turns clockwise.
-    ([[0, -1], [1, 0]], [0, 0], lambda x: np.rot90(x, -1, axes=(1, 2))),
-    ([[-1, 0], [0, 1]], [0, 0], lambda x: x[:, :, ::-1]),
-    (
-      [[1, 0], [0, 1]],
-      [2 / 8, -4 / 8],
-      lambda x: x[:, [2, 3, 4, 5, 6, 7, 7, 7]][:, :, [0, 0, 1, 2, 3, 4, 5, 6]],
-    ),
-  ],
-  ids=['turned', 'mirrored', 'shifted'],
-)
-def test_images_move_as_the_map_says(matrix, offset, expected):
-  images = photographs(3).astype(np.float32)
-  np.testing.assert_allclose(move(images, matrix, offset), expected(images), atol=1e-3)
-
-
-def test_enlarging_is_about_the_middle():
-  images = photographs(3).astype(np.float32)
-  moved = move(images, [[7, 0], [0, 7]], [0, 0])
-  # The middle two pixels come to be the outer ones; half way is their mean.
-  np.testing.assert_allclose(moved[:, ::7, ::7], images[:, 3:5, 3:5], atol=1e-3)
-  middle = moved[:, 3:5, 3:5].mean(axis=(1, 2))
-  np.testing.assert_allclose(middle, images[:, 3:5, 3:5].mean(axis=(1, 2)), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,6 @@ def test_a_gap_has_no_ink():
   assert not ink[:, 18:22].any()
 
 
-def test_ranges_are_numbers_or_pairs():
-  assert drawing.as_range('a', 2) == (2.0, 2.0)
-  assert drawing.as_range('a', [1, 2]) == (1.0, 2.0)
-  for wrong in ((2, 1), (1, 2, 3), np.nan, (0, np.inf)):
-    with pytest.raises(ValueError, match='a must be a number or'):
-      drawing.as_range('a', wrong)
-  with pytest.raises(ValueError, match='at least 1'):
-    drawing.as_range('a', 0.5, lowest=1)
-  with pytest.raises(ValueError, match='at most 1'):
-    drawing.as_range('a', (0, 2), highest=1)
-
-
 def test_dashes_have_their_period_and_share():
   start, end = np.array([[4.0, 8]]), np.array([[60.0, 8]])
   y, x = np.mgrid[:16, :64] + 0.5

@@ -10,6 +10,7 @@ from configs import autolink as configs
 from img2graph import geometry
 from img2graph import graph as graph_lib
 from img2graph import methods
+from img2graph.encoding import affine_maps
 from img2graph.methods import autolink
 from img2graph.training import optim
 from launch import cells
@@ -28,6 +29,12 @@ def options(**changes):
   config.inpainter.features = (4, 4)
   config.loss.update(widths=(3,), scales=2)
   return cells.override(config, changes).to_dict()
+
+
+def of_model(method_options):
+  """Those that the network is built from."""
+  others = ('name', 'mask', 'loss', 'equivariance')
+  return {n: v for n, v in method_options.items() if n not in others}
 
 
 def build(**changes):
@@ -69,11 +76,7 @@ def official_map(keypoints, weights, thick, side):
 
 def test_with_corners_the_edge_map_is_the_published_one(batch):
   _, variables = started()
-  model_options = {
-    n: v
-    for n, v in options(grid='corners').items()
-    if n not in ('name', 'mask', 'loss')
-  }
+  model_options = of_model(options(grid='corners'))
   thick = model_options['renderer']['sigma_sq'] = 0.05
   model = autolink.build_model(precision='float32', **model_options)
 
@@ -189,10 +192,7 @@ def test_reconstruct_shows_a_graph_with_relative_weights(batch):
 
 
 def find_and_draw(method_options, changes):
-  model = autolink.build_model(
-    precision='float32',
-    **{n: v for n, v in method_options.items() if n not in ('name', 'mask', 'loss')},
-  )
+  model = autolink.build_model(precision='float32', **of_model(method_options))
   rng = np.random.default_rng(0)
   found = autolink.Found(
     nodes=rng.uniform(-0.8, 0.8, (2, NUM, 2)).astype(np.float32), **changes
@@ -228,10 +228,7 @@ def test_edge_maps_of_one_channel_of_many_and_of_points():
 
 def test_a_thickness_of_each_edge_is_its_own_and_is_learned():
   method_options = options(**{'renderer.thickness': 'each'})
-  model = autolink.build_model(
-    precision='float32',
-    **{n: v for n, v in method_options.items() if n not in ('name', 'mask', 'loss')},
-  )
+  model = autolink.build_model(precision='float32', **of_model(method_options))
   rng = np.random.default_rng(1)
   nodes = rng.uniform(-0.8, 0.8, (1, NUM, 2)).astype(np.float32)
   found = autolink.Found(nodes, np.ones((1, PAIRS)), np.ones((1, NUM)))
@@ -324,6 +321,60 @@ def test_the_papers_loss_asks_for_its_weights_when_it_is_first_used(batch, tmp_p
     jax.eval_shape(method.loss, variables, batch, jax.random.key(0), 0)
 
 
+def test_keypoints_that_do_not_move_with_the_image_have_their_price(batch):
+  _, variables = started()
+  moving = dict(weight=3.0, turn=0.0, zoom=1.0, shift=0.2)
+  method, plain = build(equivariance=moving), build()
+
+  def parts(method):
+    def loss(params):
+      values = variables | {'params': params}
+      return method.loss(values, batch, jax.random.key(2), 0)
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, aux), gradient = run(variables['params'])
+    return jax.device_get((aux, gradient))
+
+  with_, without = parts(method), parts(plain)
+  metrics, usual = with_[0]['metrics'], without[0]['metrics']
+  assert 'equivariance' not in usual
+  np.testing.assert_allclose(metrics['fallback'], usual['fallback'], rtol=1e-5)
+  np.testing.assert_allclose(
+    metrics['loss'], metrics['fallback'] + 3 * metrics['equivariance'], rtol=1e-6
+  )
+  # Shifts of a key of their own; statistics of batch normalisation are the batch's.
+  key = jax.random.fold_in(jax.random.key(2), 1)
+  matrix, offset = affine_maps.sample(key, 2, shift=0.2)
+  model = autolink.build_model(precision='float32', **of_model(options()))
+
+  @jax.jit
+  def find(images):
+    (nodes, *_), _ = model.apply(
+      variables, images, True, method='find', mutable=['batch_stats']
+    )
+    return nodes
+
+  moved = affine_maps.move_images(batch['image'], matrix, offset)
+  wanted = find(batch['image']) + offset[:, None]
+  assert np.abs(wanted).max() < 1
+  apart = np.linalg.norm(find(moved) - wanted, axis=-1) / 2
+  np.testing.assert_allclose(metrics['equivariance'], apart.mean(), atol=1e-3)
+  assert 0.05 < apart.mean()
+  # It is the detector that pays, of statistics of the images as they are.
+  chex.assert_trees_all_close(with_[0]['collections'], without[0]['collections'])
+  apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), with_[1], without[1])
+  assert max(jax.tree.leaves(apart['detector'])) > 1e-3
+  assert max(jax.tree.leaves(apart['inpainter'])) < 1e-5
+
+
+def test_keypoints_that_leave_the_image_have_no_price(batch):
+  _, variables = started()
+  away = dict(weight=1.0, turn=0.0, zoom=(40.0, 50.0), shift=0.0)
+  method = build(equivariance=away)
+  _, aux = jax.jit(method.loss)(variables, batch, jax.random.key(0), 0)
+  assert aux['metrics']['equivariance'] == 0
+
+
 @pytest.mark.parametrize(
   'changes, words',
   [
@@ -342,6 +393,10 @@ def test_the_papers_loss_asks_for_its_weights_when_it_is_first_used(batch, tmp_p
     ({'renderer': {'thicknes': 'each'}}, "method.renderer has no option 'thicknes'"),
     ({'edges': {'rate': 1.0}}, 'method.edges lacks start'),
     ({'mask': {'ratoi': 0.5}}, "method.mask has no option 'ratoi'"),
+    ({'equivariance.weight': -1.0}, 'equivariance.weight must not be negative'),
+    ({'equivariance': {'weight': 1.0}}, 'equivariance needs a turn, a zoom or a shift'),
+    ({'equivariance': {'weight': 1, 'turn': 200}}, 'turn must be at most 180'),
+    ({'equivariance': {'wight': 1}}, "method.equivariance has no option 'wight'"),
     ({'side': 18}, 'multiple of 4; got 18'),
     ({'mask.ratio': 1.5}, 'mask.ratio must be'),
     ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
