@@ -173,8 +173,9 @@ def _paper():
     loss=dict(kind='perceptual', weights='vgg16.npz', side=224),
     # Links and presence of each image's own, which the paper does not have.
     topology=dict(enabled=False, hidden=64, presence_bias=3.0, cost=0.0),
-    # Keypoints move with the image; off, and not in the paper either.
+    # Keypoints move with the image, and keep apart; off, and not in the paper either.
     equivariance=dict(weight=0.0, turn=30.0, zoom=(0.8, 1.2), shift=0.1),
+    separation=dict(weight=0.0, distance=0.1),
   )
   c.optim = dict(
     name='adamw', lr=1e-4, schedule='constant', weight_decay=1e-3, decay_all=True

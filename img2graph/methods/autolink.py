@@ -260,6 +260,7 @@ def build(
   loss,
   topology=None,
   equivariance=None,
+  separation=None,
   **model_options,
 ):
   """The method, from the values of `config.method` (see configs/autolink.py).
@@ -278,6 +279,11 @@ def build(
       "Unsupervised learning of object landmarks by factorized spatial embeddings",
       2017). To the loss comes `weight` times their mean distance in sides; None or a
       weight of 0 for nothing.
+    separation: {'weight', 'distance'}, not in the paper: to the loss comes `weight`
+      times the mean over pairs of keypoints of exp(-d^2 / 2 distance^2), both in sides
+      (Zhang et al., "Unsupervised discovery of object landmarks as structural
+      representations", 2018, equation 5, there a sum). All keypoints in one place move
+      with the image as well, and this keeps them from it; None or 0 for nothing.
     **model_options: see `build_model`.
 
   Returns:
@@ -297,6 +303,7 @@ def build(
   topology = _enabled(topology)
   cost = 0.0 if topology is None else topology['cost']
   pull, moves = _equivariance(equivariance)
+  push, distance = _separation(separation)
   model = build_model(topology=topology, **model_options)
   num_keypoints = model.detector.num_keypoints
   dtype = model.detector.dtype
@@ -320,6 +327,9 @@ def build(
     if pull:
       apart = moved_apart(variables, images, found.nodes, key)
       value, metrics = value + pull * apart, metrics | {'equivariance': apart}
+    if push:
+      close = _closeness(found.nodes, distance)
+      value, metrics = value + push * close, metrics | {'separation': close}
     if cost:
       price = cost * _relative(drawn).mean()
       value, metrics = value + price, metrics | {'cost': price}
@@ -417,13 +427,34 @@ def _equivariance(options):
   """(weight, what `affine_maps.sample` takes) of `build`'s option."""
   options = dict(options or {})
   _check_options('equivariance', options, (), ('weight', 'turn', 'zoom', 'shift'))
-  weight = options.pop('weight', 1.0 if options else 0.0)
+  weight = options.pop('weight', 0.0)
   if not weight >= 0:
     raise ValueError(f'method.equivariance.weight must not be negative; got {weight}.')
   moves = affine_maps.check(**options)
   if weight and moves is None:
     raise ValueError('method.equivariance needs a turn, a zoom or a shift.')
   return weight, moves
+
+
+def _separation(options):
+  """(weight, distance) of `build`'s option."""
+  usual = {'weight': 0.0, 'distance': 0.1}
+  options = dict(options or {})
+  _check_options('separation', options, (), tuple(usual))
+  weight, distance = (usual | options).values()
+  if not weight >= 0:
+    raise ValueError(f'method.separation.weight must not be negative; got {weight}.')
+  if not distance > 0:
+    raise ValueError(f'method.separation.distance must be above 0; got {distance}.')
+  return weight, distance
+
+
+def _closeness(nodes, distance):
+  """How near keypoints `[B, K, 2]` are to one another, [] in [0, 1]; see `build`."""
+  senders, receivers = geometry.node_pairs(nodes.shape[1])
+  # From twice the side to the side.
+  apart_sq = ((nodes[:, senders] - nodes[:, receivers]) ** 2).sum(axis=-1) / 4
+  return jnp.exp(-apart_sq / (2 * distance**2)).mean()
 
 
 def _is_whole(value):

@@ -33,7 +33,7 @@ def options(**changes):
 
 def of_model(method_options):
   """Those that the network is built from."""
-  others = ('name', 'mask', 'loss', 'equivariance')
+  others = ('name', 'mask', 'loss', 'equivariance', 'separation')
   return {n: v for n, v in method_options.items() if n not in others}
 
 
@@ -367,6 +367,29 @@ def test_keypoints_that_do_not_move_with_the_image_have_their_price(batch):
   assert max(jax.tree.leaves(apart['inpainter'])) < 1e-5
 
 
+def test_keypoints_in_one_place_have_their_price(batch):
+  _, variables = started()
+  method = build(separation=dict(weight=2.0, distance=0.2))
+  _, aux = jax.jit(method.loss)(variables, batch, jax.random.key(0), 0)
+  metrics = jax.device_get(aux['metrics'])
+  np.testing.assert_allclose(
+    metrics['loss'], metrics['fallback'] + 2 * metrics['separation'], rtol=1e-6
+  )
+  model = autolink.build_model(precision='float32', **of_model(options()))
+  found, _ = model.apply(
+    variables, batch['image'], True, method='find', mutable=['batch_stats']
+  )
+  nodes = np.asarray(found.nodes)
+  close = [
+    np.exp(-np.sum(((a - b) / 2) ** 2) / (2 * 0.2**2))
+    for of_image in nodes
+    for i, a in enumerate(of_image)
+    for b in of_image[:i]
+  ]
+  assert len(close) == 2 * PAIRS
+  np.testing.assert_allclose(metrics['separation'], np.mean(close), rtol=1e-3)
+
+
 def test_keypoints_that_leave_the_image_have_no_price(batch):
   _, variables = started()
   away = dict(weight=1.0, turn=0.0, zoom=(40.0, 50.0), shift=0.0)
@@ -397,6 +420,9 @@ def test_keypoints_that_leave_the_image_have_no_price(batch):
     ({'equivariance': {'weight': 1.0}}, 'equivariance needs a turn, a zoom or a shift'),
     ({'equivariance': {'weight': 1, 'turn': 200}}, 'turn must be at most 180'),
     ({'equivariance': {'wight': 1}}, "method.equivariance has no option 'wight'"),
+    ({'separation.weight': -1.0}, 'separation.weight must not be negative; got -1'),
+    ({'separation.distance': 0.0}, 'separation.distance must be above 0; got 0'),
+    ({'separation': {'wight': 1}}, "method.separation has no option 'wight'"),
     ({'side': 18}, 'multiple of 4; got 18'),
     ({'mask.ratio': 1.5}, 'mask.ratio must be'),
     ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
