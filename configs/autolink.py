@@ -136,6 +136,9 @@ def get_config(variant='celeba_wild'):
   if variant == 'figures':
     c.data = dict(source='figures', side=64)
     c.method.num_keypoints = 12
+    c.method.renderer.sigma_sq = 1e-3
+    c.method.equivariance.weight = c.method.separation.weight = 0.25
+    c.method.separation.distance = 0.08
     c.eval.update(kind='keypoints', protocol='mean_error', fit={}, test={})
   if variant == 'smoke':
     c.data = dict(source='figures', side=32)
