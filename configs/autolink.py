@@ -158,6 +158,7 @@ def get_config(variant='celeba_wild'):
 def _paper():
   """What all data sets share."""
   c = simple_shapes.shared()
+  c.start_from = ''  # The path of weights of the same settings, to go on from.
   c.train_steps = 20_000
   c.batch_size = 64
   c.eval_every = c.checkpoint_every = c.panel_every = 1000
