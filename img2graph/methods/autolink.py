@@ -281,8 +281,8 @@ def build(
       weight of 0 for nothing.
     separation: {'weight', 'distance'}, not in the paper: to the loss comes `weight`
       times the mean over pairs of keypoints of exp(-d^2 / 2 distance^2), both in sides
-      (Zhang et al., "Unsupervised discovery of object landmarks as structural
-      representations", 2018, equation 5, there a sum). All keypoints in one place move
+      (the separation of Zhang et al., "Unsupervised discovery of object landmarks as
+      structural representations", 2018, there a sum). All keypoints in one place move
       with the image as well, and this keeps them from it; None or 0 for nothing.
     **model_options: see `build_model`.
 
@@ -356,7 +356,7 @@ def build(
     wanted = affine_maps.move_points(nodes, *maps)
     # What has left the image cannot be found.
     inside = (jnp.abs(jax.lax.stop_gradient(wanted)) < 1).all(axis=-1)
-    # Of half a pixel or so: the root of 0 has no gradient.
+    # A third of a pixel of 64 is added: the root of 0 has no gradient.
     apart_sq = ((found.nodes - wanted) ** 2).sum(axis=-1) + 1e-4
     return (jnp.sqrt(apart_sq) * inside).sum() / jnp.maximum(inside.sum(), 1) / 2
 
