@@ -17,3 +17,14 @@ def as_range(name, value, *, lowest=None, highest=None):
   if highest is not None and pair[1] > highest:
     raise ValueError(f'{name} must be at most {highest}; got {value!r}.')
   return float(pair[0]), float(pair[1])
+
+
+def as_number(name, value, *, lowest=None, highest=None):
+  """One number as a float.
+
+  Raises:
+    ValueError: not one finite number, or outside [lowest, highest].
+  """
+  if not np.isscalar(value) or not np.isfinite(value):
+    raise ValueError(f'{name} must be a number; got {value!r}.')
+  return as_range(name, value, lowest=lowest, highest=highest)[0]

@@ -35,7 +35,7 @@ def complete(*, flip=False, turn=0.0, zoom=1.0, shift=0.0, recolor=0.0):
     ValueError: an option is outside its range; one sentence.
   """
   moves = affine_maps.check(turn=turn, zoom=zoom, shift=shift)
-  recolor = ranges.as_range('recolor', recolor, lowest=0, highest=2)[1]
+  recolor = ranges.as_number('recolor', recolor, lowest=0, highest=2)
   if moves is None and not recolor:
     return flip_half if flip else None
   return functools.partial(_change, flip=flip, recolor=recolor, moves=moves)

@@ -156,7 +156,7 @@ def source(
   if target_width is not None:
     ranges.as_range('target_width', target_width, lowest=0.1)
   zoom = ranges.as_range('zoom', zoom, lowest=0.01)
-  shift = ranges.as_range('shift', shift, lowest=0, highest=1)[0]
+  shift = ranges.as_number('shift', shift, lowest=0, highest=1)
   if not str(dir):
     raise ValueError('data.dir must name the folder of images; it is empty.')
   paths = images.find(dir)

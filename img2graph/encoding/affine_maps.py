@@ -27,9 +27,9 @@ def check(*, turn=0.0, zoom=1.0, shift=0.0):
   Raises:
     ValueError: a value is outside its range; one sentence.
   """
-  turn = math.radians(ranges.as_range('turn', turn, lowest=0, highest=180)[1])
+  turn = math.radians(ranges.as_number('turn', turn, lowest=0, highest=180))
   zoom = ranges.as_range('zoom', zoom, lowest=0.1)
-  shift = ranges.as_range('shift', shift, lowest=0, highest=1)[1]
+  shift = ranges.as_number('shift', shift, lowest=0, highest=1)
   if not turn and not shift and zoom == (1, 1):
     return None
   return dict(turn=turn, zoom=zoom, shift=shift)

@@ -119,9 +119,10 @@ def test_recoloring_keeps_black_and_white_and_the_order_of_levels():
     (dict(zoom=0.0), 'zoom must be at least 0.1'),
     (dict(zoom=(1.2, 0.8)), 'zoom must be a number or'),
     (dict(shift=1.5), 'shift must be at most 1'),
+    (dict(shift=(0.0, 0.1)), 'shift must be a number; got'),
     (dict(recolor=-0.1), 'recolor must be at least 0'),
     (dict(recolor=3.0), 'recolor must be at most 2'),
-    (dict(turn=float('nan')), 'turn must be a number or'),
+    (dict(turn=float('nan')), 'turn must be a number; got nan'),
   ],
 )
 def test_ranges_are_checked(options, message):
