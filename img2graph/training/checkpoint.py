@@ -19,13 +19,12 @@ import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from img2graph.training import errors
 from img2graph.training import parallel
 from img2graph.training import state as states
-
-_fingerprint = jax.jit(states.fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +103,9 @@ class Checkpoints:
     if data_state is not None:
       gathered = parallel.gather_bytes(data_state)
       positions = [base64.b64encode(p).decode() for p in gathered]
+    whole = {'arrays': arrays, 'fingerprint': states.fingerprint(arrays)}
     items = ocp.args.Composite(
-      state=ocp.args.StandardSave(
-        {'arrays': arrays, 'fingerprint': _fingerprint(arrays)}
-      ),
+      state=ocp.args.StandardSave(jax.tree.map(_on_host, whole)),
       progress=ocp.args.JsonSave({'data': positions, 'clock': clock or {}}),
     )
     with self._saving(step):
@@ -205,7 +203,7 @@ class Checkpoints:
     ) as manager:
       loaded = manager.restore(step, args=items)
     arrays, progress = loaded['state']['arrays'], loaded['progress']
-    if int(_fingerprint(arrays)) != int(loaded['state']['fingerprint']):
+    if int(states.fingerprint(arrays)) != int(loaded['state']['fingerprint']):
       raise ValueError('its arrays are not those that were saved')
     state = states.unflatten(arrays, like)
     if int(state.step) != step:
@@ -257,3 +255,12 @@ class Checkpoints:
       raise errors.SaveError(
         f'cannot save step {step}: {reason}; {self.last_good()}.'
       ) from error
+
+
+def _on_host(array):
+  """A copy of an array that every device holds.
+
+  Of arrays on devices orbax would have each device write a part, with a program for
+  every shape and device to cut it out.
+  """
+  return np.array(array.addressable_data(0))
