@@ -221,14 +221,6 @@ def give_data(config, folder):
     config.data.dir = f'{folder}.npz'
 
 
-@pytest.fixture
-def quick_compilation(tmp_path):
-  """What runs for two steps only need not run fast."""
-  with toy.quick_compilation(tmp_path / 'cache'):
-    yield
-
-
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name, variant', distinct(SMOKE[::-1]))
 def test_every_smoke_variant_runs_two_steps(name, variant, tmp_path):
   config = MODULES[name].get_config(variant)
