@@ -85,7 +85,7 @@ class Checkpoints:
     """Starts writing a checkpoint; returns when the arrays have left the devices.
 
     Args:
-      state: a `TrainState`; it may be donated right afterwards.
+      state: a `TrainState`, replicated; it may be donated right afterwards.
       step: its step. Saving the newest step again does nothing.
       data_state: position of this process's data iterator.
       clock: `{name: number}`.
