@@ -57,10 +57,8 @@ class Classifier(NamedTuple):
     Raises:
       ValueError: it is no image.
     """
-    colours = image_lib.read_colours(path)
-    if colours.ndim == 2:
-      colours = np.repeat(colours[..., None], 3, axis=-1)
-    square, _ = image_lib.stretch(colours, self.method.sides[0])
+    photograph = image_lib.read_photograph(path)
+    square, _ = image_lib.stretch(photograph, self.method.sides[0])
     return np.round(255 * square).astype(np.uint8)
 
   def features(self, images, *, batch_size=128):

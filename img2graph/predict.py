@@ -212,7 +212,7 @@ class Predictor:
     if self.method.channels == 1:
       return check_image(image_lib.read(path, polarity=polarity), path)
     _check_polarity(self.method, polarity)
-    return check_image(image_lib.read_colours(path), path, channels=3)
+    return check_image(image_lib.read_photograph(path), path, channels=3)
 
   def _compile(self, refine):
     """Jitted `(variables, images) -> (Graph, refined or None, drawings or None)`."""

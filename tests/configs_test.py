@@ -22,7 +22,6 @@ from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import optim
 from launch import tables
-from tests.training import toy
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 NAMES = sorted(p.stem for p in FOLDER.glob('*.py') if p.stem != '__init__')

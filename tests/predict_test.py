@@ -17,6 +17,7 @@ from img2graph import methods
 from img2graph import metrics
 from img2graph import predict
 from img2graph import weights
+from img2graph.data.photo_sets import base
 from tests import stub
 from tests import tiles_test
 
@@ -436,12 +437,28 @@ def brightest(variables, images):
   return graphs.Graph(nodes, jnp.ones((len(images), 2)), jnp.ones((len(images), 2, 2)))
 
 
+PHOTOGRAPHER = dataclasses.replace(
+  stub.METHOD, predict=brightest, refine=None, channels=3
+)
+
+
+def test_photographs_are_read_as_in_training(predictor, tmp_path):
+  predictor.method = PHOTOGRAPHER
+  # 16 bits; and light on nothing, which a drawing would be shown on black.
+  grey, light = np.full((2, 2), 51 * 257, np.uint16), np.full((2, 2, 2), 250, np.uint8)
+  light[:, 1, 1] = 0
+  for name, pixels in (('grey', grey), ('light', light)):
+    path = tmp_path / f'{name}.png'
+    Image.fromarray(pixels).save(path)
+    learned = base.read_square(path, 2)
+    np.testing.assert_allclose(predictor.read(path), learned / 255, atol=1e-6)
+    assert learned.max() == {'grey': 51, 'light': 255}[name]
+
+
 def test_photographs_go_in_colour_and_in_their_own_proportions(
   predictor, tmp_path, monkeypatch
 ):
-  predictor.method = dataclasses.replace(
-    stub.METHOD, predict=brightest, refine=None, channels=3
-  )
+  predictor.method = PHOTOGRAPHER
   image = np.zeros((32, 128, 3), np.float32)
   image[..., 2] = 1
   image[24:26, 100:104] = (1, 0, 0)

@@ -120,6 +120,33 @@ def read_colours(path):
   return np.clip(colours, 0, 1)
 
 
+def read_photograph(path):
+  """Pixels of a photograph in [0, 1], float32 `[H, W, 3]`.
+
+  Takes and raises what `read` does; alpha is laid on white, see `to_rgb`.
+  """
+  return np.asarray(decode(path, to_rgb), np.float32) / 255
+
+
+def to_rgb(image):
+  """A PIL image of any kind in RGB, as photographs are seen in training and prediction.
+
+  16 and 32 bits and floats keep their shades, of 256 levels. What is transparent is
+  white, also where drawings would lie on black: that may not differ from one photograph
+  of a class to another.
+
+  Raises:
+    ValueError: it has pixels that are not finite.
+  """
+  if image.mode[0] not in 'IF' and not _has_alpha(image):
+    return image.convert('RGB')
+  colours = _to_array(image, always_on_white=True)
+  if not np.all(np.isfinite(colours)):
+    raise ValueError('it has pixels that are not finite numbers')
+  pixels = np.round(255 * np.clip(colours, 0, 1)).astype(np.uint8)
+  return Image.fromarray(pixels).convert('RGB')
+
+
 def decode(path, convert, *, turn=True):
   """What a function makes of an image file.
 
@@ -162,7 +189,7 @@ def decode(path, convert, *, turn=True):
       raise BadImage(f'{path} is damaged or cut off ({error}).') from error
 
 
-def _to_array(image):
+def _to_array(image, *, always_on_white=False):
   """A loaded image to float32 `[H, W]` or `[H, W, 3]`, nominally in [0, 1]."""
   mode = image.mode
   if mode.startswith('I;16'):
@@ -174,16 +201,21 @@ def _to_array(image):
     whites = (1, 255, 65535) if mode == 'F' else (65535,)
     white = next((w for w in whites if highest <= w), highest)
     return values / np.float32(white)
-  has_alpha = mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info
-  if has_alpha:
+  if _has_alpha(image):
     pixels = np.asarray(image.convert('RGBA')).astype(np.float32) / 255
     colour, alpha = pixels[..., :3], pixels[..., 3:]
     on_white, on_black = colour * alpha + (1 - alpha), colour * alpha
     # White strokes on nothing are seen on black only.
-    return on_black if on_black.std() > 1.05 * on_white.std() else on_white
+    strokes_are_white = on_black.std() > 1.05 * on_white.std()
+    return on_black if strokes_are_white and not always_on_white else on_white
   if mode in ('1', 'L'):
     return np.asarray(image.convert('L')).astype(np.float32) / 255
   return np.asarray(image.convert('RGB')).astype(np.float32) / 255
+
+
+def _has_alpha(image):
+  with_alpha = image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa')
+  return with_alpha or 'transparency' in image.info
 
 
 @dataclasses.dataclass(frozen=True)

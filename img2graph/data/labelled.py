@@ -204,7 +204,7 @@ def _read_tiny_imagenet(folder, part):
   paths = [path for path, _ in pairs]
 
   def decode(path):
-    return image_files.decode(path, lambda image: np.asarray(image.convert('RGB')))
+    return image_files.decode(path, lambda image: np.asarray(image_files.to_rgb(image)))
 
   pixels = _stack(decode, paths, paths)
   labels = np.array([label for _, label in pairs], np.int32)

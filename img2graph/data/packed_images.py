@@ -49,7 +49,7 @@ def decode(path, arrays, number, convert):
     path: of the file, for messages.
     arrays: what `count` has looked at.
     number: of the image.
-    convert: a function of the PIL image in RGB.
+    convert: a function of the PIL image in RGB, see `images.to_rgb`.
 
   Raises:
     images.BadImage: the image is damaged.
@@ -59,6 +59,6 @@ def decode(path, arrays, number, convert):
   start, end = arrays['offsets'][number : number + 2].tolist()
   try:
     with Image.open(io.BytesIO(arrays['data'][start:end])) as image:
-      return convert(image.convert('RGB'))
+      return convert(images.to_rgb(image))
   except Exception as error:  # Decoders meet damage in many ways.
     raise images.BadImage(f'{path}: image {number} is damaged ({error}).') from error

@@ -88,7 +88,12 @@ def source(
   truth = {} if part == 'train' else _truth(path, arrays, count, scale)
   if part != 'all':
     groups = np.arange(count) if not split_by else _field(path, arrays, split_by, count)
-    test = archives.draw_groups(groups[rows], fraction=fraction, seed=seed)
+    test = archives.draw_groups(
+      groups[rows],
+      fraction=fraction,
+      seed=seed,
+      name=f'the field {split_by!r} of {path}' if split_by else str(path),
+    )
     rows = rows[test if part == 'test' else ~test]
   if truth and part in ('fit', 'test'):
     rows = rows[truth['visible'][rows].any(axis=1)]

@@ -112,7 +112,7 @@ class KeypointDetector(nn.Module):
     side: images are brought to this side first.
     down: channels of the halving blocks.
     up: channels of the doubling blocks; M is side / 2^(len(down) - len(up)).
-    dtype: of the activations; parameters and everything about positions are float32.
+    dtype: of the activations; parameters, the maps and positions are float32.
   """
 
   num_keypoints: int
@@ -133,7 +133,7 @@ class KeypointDetector(nn.Module):
     for i, features in enumerate(self.up):
       x = conv(features, self.dtype, f'up{i}_conv')(resampling.double(x))
       x = leaky_relu(norm(train, self.dtype, f'up{i}_norm')(x))
-    logits = conv(self.num_keypoints, self.dtype, 'maps')(x)
+    logits = conv(self.num_keypoints, jnp.float32, 'maps')(x)
     probs = coordinates.spatial_softmax(logits)
     return coordinates.dsnt(probs), probs, x
 

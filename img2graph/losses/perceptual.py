@@ -16,7 +16,6 @@ import json
 import pathlib
 import pickle
 import tarfile
-import zipfile
 import zlib
 
 import jax
@@ -125,11 +124,16 @@ def pyramid_loss(images, targets, *, scales=4):
   Args:
     images: `[B, H, W, C]` float.
     targets: the same shape.
-    scales: how many; H and W must be multiples of 2^(scales - 1).
+    scales: how many, >= 1; H and W must be multiples of 2^(scales - 1).
 
   Returns:
     [] float >= 0.
+
+  Raises:
+    ValueError: `scales` is less than 1.
   """
+  if scales < 1:
+    raise ValueError(f'scales must be at least 1; got {scales}.')
   total = 0.0
   for scale in range(scales):
     if scale:
@@ -188,7 +192,8 @@ def load(path):
     meta = json.loads(str(arrays.pop(_META)))
     if meta['format'] != _FORMAT:
       raise ValueError(f'its format is {meta["format"]!r}')
-  except (zipfile.BadZipFile, ValueError, KeyError, OSError, TypeError) as error:
+  # Damage shows in many ways, in zip files, in what they hold, and in its compression.
+  except Exception as error:
     raise ValueError(f'{path} holds no weights of VGG16 ({error}).') from None
   params = {name: {} for name in _TORCHVISION}
   for name, array in arrays.items():

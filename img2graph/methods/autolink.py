@@ -416,7 +416,7 @@ def _enabled(topology):
       'method.topology.hidden must be a positive whole number; got '
       f'{topology["hidden"]}.'
     )
-  if topology['cost'] < 0:
+  if not topology['cost'] >= 0:
     raise ValueError(
       f'method.topology.cost must not be negative; got {topology["cost"]}.'
     )

@@ -38,6 +38,7 @@ from img2graph import metrics
 from img2graph import plotting
 from img2graph import weights
 from img2graph.data import archives
+from img2graph.data import images as image_files
 from img2graph.data import sources
 from img2graph.metrics import keypoints
 from img2graph.training import checkpoint
@@ -177,7 +178,7 @@ def evaluate(config, workdir, *, console=None):
     if restored is None:
       raise errors.UserError(f'there is no checkpoint in {plan.workdir} to evaluate.')
   with _saving(plan):
-    scores = plan.exam.scores(restored.state, final=True)
+    scores = _scores(plan.exam, restored.state, final=True)
     clock = _Clock(began, restored.clock)
     scores, variables = _choose(plan, restored.state, scores)
     return _finish(plan, restored.state, variables, scores, clock.read(), console)
@@ -915,7 +916,7 @@ class _Run:
       with self._speed.pause(), contextlib.suppress(interrupt.Interrupted):
         with self._stop.at_once():
           one = self._seeds.pick(state, i)
-          scores = self._plan.exam.scores(one, final=final)
+          scores = _scores(self._plan.exam, one, final=final)
         # First the weights: what is told is not evaluated again after a kill.
         self._keep_if_best(i, one, step, scores)
         if not told:
@@ -999,6 +1000,17 @@ def _read_best(path):
     return None, {}
   variables, _, card = weights.load(path)
   return variables, card
+
+
+def _scores(exam, state, *, final):
+  """What an exam finds; an image that cannot be read is for the user to mend.
+
+  With it in place the same command goes on from the last checkpoint.
+  """
+  try:
+    return exam.scores(state, final=final)
+  except image_files.BadImage as error:
+    raise errors.UserError(f'{errors.one_sentence(error)}.') from error
 
 
 def _choose(plan, state, scores):

@@ -70,6 +70,53 @@ def test_sixteen_and_thirty_two_bits(tmp_path):
   )
 
 
+RAMP = np.arange(0, 256, 17, np.uint8).reshape(1, 16)
+CLEAR_HALF = np.repeat([[255, 0]], 8, axis=1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+  'name, pixels, expected',
+  [
+    ('grey.png', RAMP, RAMP),
+    ('16_bits.png', RAMP.astype(np.uint16) * 257, RAMP),
+    ('32_bits.tif', RAMP.astype(np.int32) * 257, RAMP),
+    ('float.tif', RAMP.astype(np.float32) / 255, RAMP),
+    ('alpha.png', np.stack([RAMP, CLEAR_HALF], -1), np.where(CLEAR_HALF, RAMP, 255)),
+    # A drawing of white strokes would lie on black.
+    (
+      'light.png',
+      np.stack([np.full_like(RAMP, 250), CLEAR_HALF], -1),
+      np.where(CLEAR_HALF, 250, 255),
+    ),
+  ],
+)
+def test_photographs_keep_their_shades_and_lie_on_white(
+  tmp_path, name, pixels, expected
+):
+  path = save(tmp_path / name, pixels)
+  expected = np.repeat(expected[..., None], 3, axis=-1)
+  rgb = images.decode(path, images.to_rgb)
+  assert rgb.mode == 'RGB'
+  np.testing.assert_array_equal(np.asarray(rgb), expected)
+  actual = images.read_photograph(path)
+  assert actual.dtype == np.float32
+  np.testing.assert_allclose(actual, expected / 255, atol=1e-6)
+
+
+def test_a_transparent_colour_of_a_palette_is_white_in_photographs(tmp_path):
+  image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert('P')
+  image.putpalette([255, 0, 0, 0, 0, 200])
+  image.save(tmp_path / 'a.png', transparency=0)
+  rgb = images.decode(tmp_path / 'a.png', images.to_rgb)
+  np.testing.assert_array_equal(np.asarray(rgb), [[[255] * 3, [0, 0, 200]]])
+
+
+def test_photographs_without_finite_pixels_are_told(tmp_path):
+  path = save(tmp_path / 'a.tif', np.array([[0, np.nan]], np.float32))
+  with pytest.raises(images.BadImage, match='a.tif .*not finite'):
+    images.read_photograph(path)
+
+
 @pytest.mark.parametrize('colour', [0, 255])
 def test_drawing_in_the_alpha_channel_alone(tmp_path, colour):
   ink = cross()

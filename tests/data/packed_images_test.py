@@ -41,6 +41,13 @@ def test_grey_images_become_rgb():
   np.testing.assert_array_equal(found, np.repeat(arrays['images'][1][..., None], 3, -1))
 
 
+def test_files_of_sixteen_bits_keep_their_shades():
+  ramp = np.arange(0, 256, 17, np.uint8).reshape(4, 4)
+  arrays = _packed([ramp.astype(np.uint16) * 257])
+  found = packed_images.decode('a.npz', arrays, 0, np.asarray)
+  np.testing.assert_array_equal(found, np.repeat(ramp[..., None], 3, -1))
+
+
 def test_a_damaged_file_is_named():
   arrays = _packed(_pictures(2))
   arrays['data'] = arrays['data'].copy()

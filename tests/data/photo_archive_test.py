@@ -179,6 +179,12 @@ def test_wrong_options_are_told_in_one_sentence(path, options, message):
     data.build('photo_archive', **(dict(path=str(path)) | options))
 
 
+def test_what_cannot_be_split_is_named(tmp_path):
+  path = write(tmp_path / 'a.npz', animal=np.zeros(12, int))
+  with pytest.raises(ValueError, match="the field 'animal' of .*a.npz has 1 groups"):
+    data.build('photo_archive', path=str(path), split_by='animal')
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [

@@ -226,6 +226,9 @@ def test_weights_that_are_none_are_told(state, tmp_path, capsys):
   np.savez(tmp_path / 'other.npz', x=np.zeros(3))
   with pytest.raises(ValueError, match='other.npz holds no weights of VGG16'):
     perceptual.load(tmp_path / 'other.npz')
+  (tmp_path / 'empty.npz').write_bytes(b'')
+  with pytest.raises(ValueError, match='empty.npz holds no weights of VGG16'):
+    perceptual.load(tmp_path / 'empty.npz')
   lacking = {n: a for n, a in state.items() if n != 'features.19.bias'}
   torch_files_test.write_zip(tmp_path / 'a.pth', *torch_files_test.state_of(lacking))
   with pytest.raises(ValueError, match='conv4_2 should be'):

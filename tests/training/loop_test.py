@@ -21,6 +21,7 @@ from img2graph import files
 from img2graph import plotting
 from img2graph import weights
 from img2graph.data import archives
+from img2graph.data import images
 from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
@@ -373,6 +374,20 @@ def test_images_without_graphs_are_judged_by_their_loss(tmp_path):
   # Untrained it draws near nothing: the loss is that of uniform noise, E[x^2] = 1/3.
   np.testing.assert_allclose(results['scores']['loss'], 1 / 3, rtol=0.2)
   assert 'step 20  loss 0.' in shown
+
+
+def test_an_image_that_no_exam_can_read_is_told_and_the_run_goes_on_later(
+  tmp_path, monkeypatch
+):
+  def unreadable(*arguments, **options):
+    raise images.BadImage('photos/7.png is damaged.')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.evaluation, 'evaluate', unreadable)
+    with pytest.raises(errors.UserError, match='^photos/7.png is damaged.$'):
+      run(tmp_path, 'host', evaluate=True, train_steps=2)
+  results, _, _ = run(tmp_path, 'host', evaluate=True, train_steps=2)
+  assert results['step'] == 2
 
 
 def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):

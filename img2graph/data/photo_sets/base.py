@@ -43,6 +43,15 @@ class Photos:
   scale: Any = None
   turn: bool = False
 
+  def __post_init__(self):
+    """Raises ValueError for a scale that nothing can be divided by."""
+    if self.scale is not None and not (np.asarray(self.scale) > 0).all():
+      wrong = self.files[int(np.argmin(np.asarray(self.scale) > 0))]
+      raise ValueError(
+        f'the points of {wrong} that distances are divided by the distance of, such as '
+        'the eyes, must be apart.'
+      )
+
   def __len__(self):
     return len(self.files)
 
@@ -81,7 +90,7 @@ def annotation(points, *, visible=None, scale=2.0):
 
 def stretch(image, side, box=None):
   """A PIL image, or a box of it, stretched to a square: `[side, side, 3]` uint8."""
-  image = image.convert('RGB')
+  image = images.to_rgb(image)
   if image.size != (side, side) or box is not None:
     image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
   return np.asarray(image)

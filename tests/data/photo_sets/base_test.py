@@ -21,6 +21,13 @@ def test_photographs_are_stretched_and_turned_to_colours(tmp_path):
   np.testing.assert_array_equal(base.stretch(Image.fromarray(noise), 8), noise)
 
 
+def test_sixteen_bits_keep_their_shades(tmp_path):
+  ramp = np.arange(0, 256, 17, np.uint8).reshape(4, 4)
+  Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / 'a.png')
+  square = base.read_square(tmp_path / 'a.png', 4)
+  np.testing.assert_array_equal(square, np.repeat(ramp[..., None], 3, axis=-1))
+
+
 def test_a_photograph_reduced_is_averaged(tmp_path):
   pixels = np.zeros((16, 16, 3), np.uint8)
   pixels[:, ::2] = 200  # Stripes that picking pixels would turn into one colour.
@@ -35,6 +42,12 @@ def test_truth_has_defaults_for_what_a_set_does_not_say():
   assert truth['visible'].tolist() == [1, 1, 1] and truth['scale'] == 2
   assert {v.dtype for v in truth.values()} == {np.dtype('float32')}
   assert base.Photos(['a']).truth(0) == {}
+
+
+def test_eyes_in_one_place_are_told_before_anything_is_learned():
+  points = np.array([[[0, 0], [1, 0]], [[0.5, 0.5], [0.5, 0.5]]])
+  with pytest.raises(ValueError, match='b.png .*must be apart'):
+    base.Photos(['a.png', 'b.png'], points=points, scale=base.eye_distance(points))
 
 
 def test_what_is_missing_is_told_with_its_place(tmp_path):
