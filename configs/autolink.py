@@ -27,7 +27,7 @@ the rows:
 from configs import simple_shapes
 
 # Of each data set keypoints, sigma^2 of the edges, and whether images are mirrored.
-# Where the authors published no thickness it is the paper's for all, 5e-5, and where
+# Where their code names no thickness it is the paper's for all, 5e-5, and where
 # they published no number of keypoints both are those of their horses.
 # Of faces in the wild with other numbers of keypoints see `_FACES`.
 PUBLISHED = {
@@ -185,6 +185,7 @@ def _paper():
     name='adamw', lr=1e-4, schedule='constant', weight_decay=1e-3, decay_all=True
   )
   c.eval = dict(
+    kind='graph',
     num_images=256,
     batch_size=64,
     seed=1,
