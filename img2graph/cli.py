@@ -8,6 +8,7 @@ which are still done; 130 stopped by Ctrl-C.
 import argparse
 import collections
 import contextlib
+import errno
 import functools
 import glob
 import json
@@ -16,6 +17,7 @@ import os
 import pathlib
 import sys
 import time
+import warnings
 
 import img2graph
 
@@ -150,6 +152,8 @@ def main(argv=None):
   Returns:
     The exit status, see the top of the file.
   """
+  # What Pillow warns of is no trouble: large images, and damaged notes about them.
+  warnings.filterwarnings('ignore', module='PIL')
   try:
     try:
       arguments = _parser().parse_args(argv)
@@ -169,6 +173,9 @@ def main(argv=None):
     return _MISTAKE
   except OSError as error:
     _complain(_os_sentence(error))
+    return _FAILED
+  except MemoryError:
+    _complain('there is not enough memory for this; what was written stays.')
     return _FAILED
 
 
@@ -472,10 +479,16 @@ def _predict(arguments):
     for path, document in found:
       document = predict.named(document, path)
       stem = output / names[path]
-      for name in arguments.format:
-        formats.write(document, f'{stem}.{name}')
-      if arguments.overlay:
-        plotting.save_png(f'{stem}_overlay.png', _overlay(path, document))
+      try:
+        for name in arguments.format:
+          formats.write(document, f'{stem}.{name}')
+        if arguments.overlay:
+          plotting.save_png(f'{stem}_overlay.png', _overlay(path, document))
+      except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+          raise
+        report(path, error)  # Of this file alone.
+        continue
       done += 1
       progress.show(done)
   except OSError as error:
@@ -499,9 +512,7 @@ def _links(arguments):
 
   output = pathlib.Path(arguments.output)
   pictures = {kind: output / f'strip.{kind}' for kind in ('png', 'gif')}
-  # Of an earlier run, into the folder of the photographs.
-  ours = {os.path.realpath(path) for path in pictures.values()}
-  paths = _expand(arguments.images, report, leave_out=ours)
+  paths = _expand(arguments.images, report)
   if not paths:
     return _MISTAKE
   _refuse_inputs(pictures.values(), paths)
@@ -602,7 +613,7 @@ def draw_document(document, *, side=None, width=None, line_width=None):
     scale = side / size.max()
   elif width is not None:
     scale = width / size[0]
-  width, height = np.maximum(np.round(size * scale), 1).astype(int)
+  width, height = (max(1, round(s)) for s in (size * scale).tolist())
   if width * height > _MOST_PIXELS:
     raise _Mistake(
       f'a picture of {width} x {height} is too large (at most {_MOST_PIXELS} pixels); '
@@ -645,6 +656,9 @@ def _score(arguments):
   from img2graph.data import archives
 
   predictions = pathlib.Path(arguments.predictions)
+  output = arguments.output and pathlib.Path(arguments.output)
+  if output and output.resolve().parent == predictions.resolve():
+    raise _Mistake(f'--output must lie outside the folder of graphs; got {output}.')
   with _mistakes():
     archive = archives.load(
       arguments.archive,
@@ -663,10 +677,10 @@ def _score(arguments):
     scores = evaluation.score_predictions(
       archive, found, thresholds=arguments.threshold or metrics.THRESHOLDS
     )
-  if arguments.output:
-    text = json.dumps(scores, indent=1) + '\n'
-    files.write_atomically(arguments.output, text.encode())
   print(_score_table(scores))
+  if output:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(output, (json.dumps(scores, indent=1) + '\n').encode())
   return _DONE
 
 
@@ -676,7 +690,7 @@ def _read_folder(folder):
 
   from img2graph import formats
 
-  chosen = {}
+  chosen = collections.defaultdict(list)
   for path in sorted(folder.iterdir()):
     kind = path.suffix[1:].lower()
     if kind not in FORMATS or path.name.startswith('.'):
@@ -685,21 +699,33 @@ def _read_folder(folder):
       raise _Mistake(
         f'{path} must be named for the number of its image in the archive.'
       )
-    index = int(path.stem)
-    # The same graph in several formats, as predict writes it, counts once.
-    rank = FORMATS.index(kind)
-    if index not in chosen or rank < chosen[index][0]:
-      chosen[index] = (rank, path)
+    chosen[int(path.stem)].append(path)
   if not chosen:
     raise _Mistake(f'there is no graph file in the folder {folder}.')
   predictions = {}
-  for index, (_, path) in chosen.items():
+  for index, (path, *others) in chosen.items():
     document = formats.read(path)
+    # The same graph in several formats, as predict writes it, counts once.
+    for other in others:
+      if not _same_graph(document, formats.read(other)):
+        raise _Mistake(f'{path} and {other} hold different graphs of one image.')
     if document.width is None:
       raise _Mistake(f'{path} does not tell the size of its image.')
     unit = document.nodes_px / np.array([document.width, document.height])
     predictions[index] = {'nodes': unit.tolist(), 'edges': document.edges.tolist()}
   return predictions
+
+
+def _same_graph(a, b):
+  """Whether two documents have the same nodes, to a thousandth pixel, and edges."""
+  import numpy as np
+
+  return (
+    a.nodes_px.shape == b.nodes_px.shape
+    and np.allclose(a.nodes_px, b.nodes_px, rtol=0, atol=1e-3)
+    and {frozenset(e) for e in a.edges.tolist()}
+    == {frozenset(e) for e in b.edges.tolist()}
+  )
 
 
 def _score_table(scores):
@@ -832,13 +858,12 @@ def _thumbnail(path):
   return picture
 
 
-def _expand(images, report, leave_out=()):
+def _expand(images, report):
   """Files, folders and patterns as a list of paths, each once.
 
   Args:
     images: what the user named.
     report: called as `report(path, error)` for what is not there.
-    leave_out: real paths that count only where they are named themselves.
   """
   from img2graph.data import images as image_lib
 
@@ -851,30 +876,12 @@ def _expand(images, report, leave_out=()):
         if not found:
           raise ValueError(f'there is no file that fits {name}.')
       if len(found) == 1 and found[0].is_dir():
-        found = [
-          path
-          for path in _without_overlays(image_lib.find(found[0]))
-          if os.path.realpath(path) not in leave_out
-        ]
-        if not found:
-          raise ValueError(f'there are no images in {name} but pictures of ours.')
+        found = image_lib.find(found[0])
       for path in found:
         paths.setdefault(os.path.realpath(path), path)
     except (ValueError, OSError) as error:
       report(name, error)
   return list(paths.values())
-
-
-def _without_overlays(paths):
-  """Without STEM_overlay.png beside an image STEM: our picture of an earlier run."""
-  stems = {path.stem for path in paths}
-  return [
-    path
-    for path in paths
-    if not (
-      path.name.endswith('_overlay.png') and path.stem.removesuffix('_overlay') in stems
-    )
-  ]
 
 
 def _output_names(paths):

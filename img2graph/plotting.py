@@ -13,10 +13,12 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 import PIL.ImageOps
+import PIL.PngImagePlugin
 
 from img2graph import files
 from img2graph import geometry
 from img2graph import graph as graph_lib
+from img2graph.data import images as image_files
 
 _PAPER, _BORDER, _TEXT = (255, 255, 255), (200, 200, 200), (60, 60, 60)
 _EDGE, _NODE = (31, 119, 180), (214, 39, 40)
@@ -111,11 +113,13 @@ def panel(
     faint = PIL.Image.blend(paper, pictures['input'], share)
     for title, (graph, *colours) in drawn.items():
       node, edge = _probabilities(graph, i)
+      edges = np.argwhere(np.triu(edge, 1))
       pictures[title] = _draw_graph(
         faint,
         geometry.to_pixels(np.asarray(graph.nodes[i], float), cell[1], cell[0]),
         node,
-        edge,
+        edges,
+        edge[edges[:, 0], edges[:, 1]],
         colours=colours,
         line=max(cell) / 70,
         radius=max(max(cell) / 28, 5.5),
@@ -156,16 +160,14 @@ def overlay(image, document, *, line=0.005, radius=0.01, colours=None):
   bright = np.asarray(picture.convert('L')).mean() >= 128
   background = _PAPER if bright else (0, 0, 0)
   dimmed = PIL.Image.blend(picture, PIL.Image.new('RGB', size, background), 0.55)
-  n = len(document.nodes_px)
-  edge = np.zeros((n, n))
-  edge[document.edges[:, 0], document.edges[:, 1]] = document.edge_prob
   edge_colour, node_colour = (_EDGE, _NODE) if bright else (_LIGHT_EDGE, _LIGHT_NODE)
   return _draw_graph(
     dimmed,
     document.nodes_px * (np.array([size]) / np.array([size_px])),
     # What a file holds was found to be there: faint things stay visible.
     0.3 + 0.7 * document.node_prob,
-    np.where(edge > 0, 0.3 + 0.7 * edge, 0),
+    document.edges,
+    np.where(document.edge_prob > 0, 0.3 + 0.7 * document.edge_prob, 0),
     colours=(edge_colour, node_colour if colours is None else colours),
     line=line * max(size),
     radius=radius * max(size),
@@ -237,7 +239,13 @@ def save_gif(path, pictures, *, milliseconds=100):
   size = tuple(max(sides) for sides in zip(*(p.size for p in pictures), strict=True))
   first, *others = [PIL.ImageOps.pad(p, size, color=_PAPER) for p in pictures]
   first.save(
-    buffer, 'GIF', save_all=True, append_images=others, duration=milliseconds, loop=0
+    buffer,
+    'GIF',
+    save_all=True,
+    append_images=others,
+    duration=milliseconds,
+    loop=0,
+    comment=image_files.MARK.encode(),
   )
   files.write_atomically(path, buffer.getvalue())
 
@@ -296,7 +304,9 @@ def save_png(path, picture):
   buffer = io.BytesIO()
   if not isinstance(picture, PIL.Image.Image):
     picture = _from_uint8(picture)
-  picture.save(buffer, 'PNG')
+  mark = PIL.PngImagePlugin.PngInfo()
+  mark.add_text('Software', image_files.MARK)
+  picture.save(buffer, 'PNG', pnginfo=mark)
   files.write_atomically(path, buffer.getvalue())
 
 
@@ -344,7 +354,16 @@ def _probabilities(graph, i):
 
 
 def _draw_graph(
-  background, nodes_px, node_prob, edge_prob, *, colours, line, radius, numbered=False
+  background,
+  nodes_px,
+  node_prob,
+  edges,
+  edge_prob,
+  *,
+  colours,
+  line,
+  radius,
+  numbered=False,
 ):
   """The background with a graph on it; opacity is probability.
 
@@ -352,7 +371,8 @@ def _draw_graph(
     background: a PIL image, RGB; stays as it is.
     nodes_px: `[N, 2]`, (x, y) in pixels of the background.
     node_prob: `[N]` in [0, 1].
-    edge_prob: `[N, N]` in [0, 1]; the upper triangle counts.
+    edges: `[E, 2]` int, indices of nodes.
+    edge_prob: `[E]` in [0, 1].
     colours: RGB of the edges, and of the nodes, or of each node.
     line: width of the edges in pixels.
     radius: radius of the nodes in pixels.
@@ -373,10 +393,10 @@ def _draw_graph(
   places = np.where(known[:, None], nodes_px, 0) * fine
   clipped = places.clip(-limit, limit)
   width = max(1, round(line * fine))
-  for i, j in np.argwhere(np.triu(edge_prob, 1) > _FAINT):
-    if known[i] and known[j]:
+  for (i, j), prob in zip(edges.tolist(), edge_prob.tolist(), strict=True):
+    if prob > _FAINT and known[i] and known[j]:
       ends = (*clipped[i].tolist(), *clipped[j].tolist())
-      draw.line(ends, fill=(*edge_colour, round(255 * edge_prob[i, j])), width=width)
+      draw.line(ends, fill=(*edge_colour, round(255 * prob)), width=width)
   radius = radius * fine
   rim = max(1.0, radius / 6)
   font = PIL.ImageFont.load_default(size=1.3 * radius) if numbered else None

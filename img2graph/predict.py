@@ -488,9 +488,20 @@ def check_image(image, tag, *, channels=1):
   return ink
 
 
-# Loading and compiling take seconds, so the last few stay.
-@functools.lru_cache(maxsize=4)
 def _predictor(path):
+  """A `Predictor`; the last few stay, since loading and compiling take seconds."""
+  path = weights.shipped() if path is None else weights.find(path).resolve()
+  try:
+    found = path.stat()
+  except OSError:
+    return Predictor(path)  # It says what is wrong.
+  # A file that was written anew is another one.
+  return _known_predictor(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _known_predictor(path, time, size):
+  del time, size
   return Predictor(path)
 
 

@@ -124,7 +124,9 @@ def measure(ink):
   # The distance is to the centre of the next pixel, and of even widths half is lost.
   width = 2 * float(np.median(half_widths)) - 0.5
   length = float(np.mean(areas)) * len(windows) / width
-  return Lines(float(level), width, length, float(np.quantile(shares, 0.9)) / width)
+  # In a drawing that fills one window in ten, that window's.
+  share = float(np.quantile(shares, 0.9)) or float(max(shares))
+  return Lines(float(level), width, length, share / width)
 
 
 def choose_side(ink, canvas):

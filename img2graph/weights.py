@@ -125,7 +125,7 @@ def find(name):
     name: 'shipped' for those `predict` uses, another name of `pretrained/README.md`, or
       the path of a file, or of a run's folder, whose `weights.npz` is meant.
   """
-  if name == 'shipped':
+  if str(name) == 'shipped':
     return shipped()
   name = pathlib.Path(name)
   if (name / 'weights.npz').is_file():

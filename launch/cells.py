@@ -113,10 +113,16 @@ def claim(path):
     path: of the file, which is made and stays.
 
   Raises:
-    errors.UserError: the file system has no locks.
+    errors.UserError: the file system has no locks, or the file cannot be made.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+  except OSError as error:
+    raise errors.UserError(
+      f'the workdir cannot be used: {errors.one_sentence(error)}.'
+    ) from error
   with open(path, 'a') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,11 @@ An entry's run lies in a folder of its own in the workdir and goes on where it w
 stopped. Each finished entry is one line of the output: its overrides and what
 `results.json` holds. Entries that stand there with the same config are not run again,
 nor those that another worker with the same workdir is at (see `launch.cells`).
-Beside the output lies a table of it in Markdown, the mean over seeds in each row.
+Beside the output lies a table of it in Markdown, the mean over seeds in each row, of
+the configs as they are now.
+
+Exit status: 0 all is done; 1 an entry failed; 2 a mistake in what was asked for; 3
+other workers are at what is missing.
 """
 
 import importlib.util
@@ -21,6 +25,7 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from img2graph import files
 from launch import cells
 
 
@@ -130,36 +135,75 @@ def _table_of_headlines(groups):
   return '\n'.join(lines) + '\n'
 
 
+def draw(output, wanted):
+  """Writes the table of an output beside it.
+
+  Args:
+    output: path of JSON lines.
+    wanted: the cells of the sweep as it is now; lines of other configs stay, and are
+      left out of the table.
+  """
+  rows = {row['config_hash']: row for row in cells.read(output)}
+  wanted = {cell.hash for cell in wanted}
+  ours = [row for hash, row in rows.items() if hash in wanted]
+  if len(ours) < len(rows):
+    print(f'{len(rows) - len(ours)} lines of other configs are not in the table.')
+  text = table(ours) if ours else 'No entry is done.\n'
+  output.parent.mkdir(parents=True, exist_ok=True)
+  files.write_atomically(output.with_suffix('.md'), text.encode())
+
+
 def _cell(values):
   text = f'{100 * np.mean(values):.2f}'
   return text if len(values) == 1 else f'{text} (min {100 * min(values):.2f})'
 
 
-def main(argv):
-  del argv
-  logging.set_verbosity(logging.ERROR)
+def run(config, overrides_list, workdir, output):
+  """Runs what is missing and draws the table; returns the exit status.
+
+  Args:
+    config: ConfigDict.
+    overrides_list: dicts of `entries`.
+    workdir: folder of the runs.
+    output: path of the JSON lines.
+  """
   from img2graph.training import errors
   from img2graph.training import loop
+
+  output = pathlib.Path(output)
+  try:
+    if output.suffix == '.md':
+      raise ValueError(f'--output is of JSON lines, its table .md; got {output}.')
+    wanted = cells_of(config, overrides_list)
+    tally = cells.run_missing(wanted, workdir, output, train=loop.train)
+    draw(output, wanted)
+  except (ValueError, errors.UserError, errors.SaveError) as error:
+    print(error, file=sys.stderr)
+    return 2
+  if tally.interrupted:
+    return 128 + tally.interrupted
+  if tally.claimed:
+    print(f'Other workers are at {len(tally.claimed)} entries.')
+  if tally.failed:
+    print(f'{len(tally.failed)} entries failed.', file=sys.stderr)
+  return 1 if tally.failed else 3 if tally.claimed else 0
+
+
+def main(argv):
+  logging.set_verbosity(logging.ERROR)
   from img2graph.training import parallel
 
   values = flags.FLAGS
   parallel.use_cores(values.config.get('batch_size', 1))
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
-    tally = cells.run_missing(
-      cells_of(values.config, entries(path, values.sweep)),
-      values.workdir,
-      values.output,
-      train=loop.train,
-    )
-    output = pathlib.Path(values.output)
-    output.with_suffix('.md').write_text(table(cells.read(output)))
-  except (ValueError, errors.UserError, errors.SaveError) as error:
+    if argv[1:]:
+      raise ValueError(f'there are no arguments but flags; got {argv[1]!r}.')
+    found = entries(path, values.sweep)
+  except ValueError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
-  if tally.interrupted:
-    sys.exit(128 + tally.interrupted)
-  sys.exit(1 if tally.failed else 0)
+  sys.exit(run(values.config, found, values.workdir, values.output))
 
 
 if __name__ == '__main__':

@@ -532,7 +532,7 @@ def _run_tables(module, wanted, paths, output):
   """Runs the cells, and draws what there is; returns the exit status."""
   _keep_compiled(pathlib.Path(_WORKDIR.value))
   at_once = seeds_at_once(_AT_ONCE.value, _SEEDS.value)
-  status = 0
+  failed = claimed = False
   for name, found in wanted.items():
     tally = cells.run_missing(
       found,
@@ -552,8 +552,9 @@ def _run_tables(module, wanted, paths, output):
       print(f'Table {name}: other workers are at {len(tally.claimed)} cells.')
     if tally.failed:
       print(f'Table {name}: {len(tally.failed)} cells failed.', file=sys.stderr)
-    status = max(status, 1 if tally.failed else 3 if tally.claimed else 0)
-  return status
+    failed |= bool(tally.failed)
+    claimed |= bool(tally.claimed)
+  return 1 if failed else 3 if claimed else 0
 
 
 def main(argv):

@@ -17,6 +17,7 @@ from img2graph import files
 from img2graph import formats
 from img2graph import predict
 from img2graph import weights
+from img2graph.data import images
 from tests import stub
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -164,6 +165,29 @@ def test_overlays_of_an_earlier_run_are_no_input(stub_weights, run, tmp_path):
   # Named by itself it is an image like any other, but not one to write over.
   status, (line,) = run(tmp_path / 'a.png', tmp_path / 'a_overlay.png', output=tmp_path)
   assert status == 2 and 'written over' in line
+
+
+def test_overlays_are_no_input_whatever_they_are_called(stub_weights, run, tmp_path):
+  for name in 'pq':
+    (tmp_path / name).mkdir()
+    draw(tmp_path / name / 'x.png')
+  # The user's own, of a name like ours.
+  draw(tmp_path / 'q' / 'x_overlay.png')
+  for _ in range(2):
+    status, lines = run(tmp_path, output=tmp_path / 'graphs')
+    assert status == 0 and lines == [f'3 graphs in {tmp_path / "graphs"}.']
+  assert len(images.find(tmp_path)) == 3  # Training sees the same.
+  status, (line,) = run(tmp_path / 'graphs')
+  assert status == 2 and 'no images but pictures of ours' in line
+
+
+def test_a_name_that_is_too_long_stops_no_other(stub_weights, run, tmp_path):
+  long = 82 * '\N{CJK UNIFIED IDEOGRAPH-56FE}'
+  for name in ('a', long, 'z'):
+    draw(tmp_path / f'{name}.png')
+  status, lines = run(tmp_path)
+  assert status == 2 and 'File name too long' in lines[0] and len(lines) == 2
+  assert {'a.json', 'a_overlay.png', 'z.json'} <= set(written(run.output))
 
 
 def test_one_stem_in_two_folders(stub_weights, run, tmp_path):

@@ -263,6 +263,25 @@ def test_score_of_a_folder_and_of_a_file_agree(archive_file, tmp_path, capsys):
   assert text.count('100.00') == 3 * 19 and 'within 8 % of the side' in text
 
 
+def test_score_mixes_up_no_files(archive_file, tmp_path, capsys):
+  right = formats.Document([[25, 25], [75, 25]], [[0, 1]], width=100, height=50)
+  wrong = formats.Document([[5, 5], [9, 5]], [[0, 1]], width=100, height=50)
+  folder = tmp_path / 'graphs'
+  folder.mkdir()
+  formats.write(right, folder / '0.json')
+  score = ['score', str(folder), str(archive_file)]
+  output = tmp_path / 'a' / 'b.json'
+  assert cli.main([*score, f'--output={output}']) == 0
+  assert 'images 4, without a graph 3' in capsys.readouterr().out
+  assert json.loads(output.read_text())['images'] == 4
+  # There it would be taken for a prediction the next time.
+  assert cli.main([*score, f'--output={folder}/scores.json']) == 2
+  assert 'outside the folder of graphs' in capsys.readouterr().err
+  formats.write(wrong, folder / '0000.graphml')
+  assert cli.main(score) == 2
+  assert 'hold different graphs of one image' in capsys.readouterr().err
+
+
 def test_score_tells_mistakes(archive_file, tmp_path, capsys):
   empty = tmp_path / 'empty'
   empty.mkdir()

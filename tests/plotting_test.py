@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +273,20 @@ def test_overlays_have_sides_one_can_look_at(shape, expected):
   document = formats.Document([[0.5, 0.5]], [])
   picture = plotting.overlay(np.full(shape, 255, np.uint8), document)
   assert picture.size == expected
+
+
+def test_an_overlay_of_many_nodes_takes_little_memory():
+  count = 4000
+  places = np.random.default_rng(0).uniform(0, 512, (count, 2))
+  edges = [[i, i + 1] for i in range(0, count, 2)]
+  document = formats.Document(places, edges)
+  tracemalloc.start()
+  try:
+    plotting.overlay(np.full((512, 512), 255, np.uint8), document)
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert peak < count**2  # Bytes; a matrix of them has eight times as many.
 
 
 def test_an_overlay_without_nodes_is_the_dimmed_image():

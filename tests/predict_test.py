@@ -214,6 +214,18 @@ def test_refining_without_a_refinement_is_refused(predictor):
     predictor.predict([np.ones((4, 4), np.float32)], refine=3)
 
 
+def test_weights_that_were_written_anew_are_read_anew(monkeypatch, tmp_path):
+  monkeypatch.setattr(weights, 'load_method', stub.load_method)
+  path = tmp_path / 'weights.npz'
+  path.write_bytes(b'1')
+  first = predict._predictor(path)
+  assert predict._predictor(tmp_path) is first  # The folder of a run.
+  monkeypatch.chdir(tmp_path)
+  assert predict._predictor(pathlib.Path('weights.npz')) is first
+  path.write_bytes(b'22')
+  assert predict._predictor(path) is not first
+
+
 def test_files_are_predicted_like_arrays(predictor, monkeypatch, tmp_path):
   monkeypatch.setattr(predict, '_predictor', lambda path: predictor)
   image = two_dots(64, 64, (10, 20), (40, 50), 1)

@@ -290,6 +290,18 @@ def test_noise_and_specks_are_no_ink():
   assert found == [True] + [False] * (len(plan) - 1)
 
 
+def test_lines_in_one_corner_of_a_dusty_sheet():
+  ink = np.zeros((2560, 2560), np.float32)
+  ink[100:103, 100:103] = 1
+  for row in range(5):
+    for column in range(5):
+      ink[512 * row + 250 : 512 * row + 253, 512 * column + 250] = 1
+  ink[:500:8, :500] = 1
+  side = tiles.choose_side(ink, 128)
+  # As many lines as in a sheet full of them.
+  assert side == tiles.choose_side(np.tile(ink[:512, :512], (5, 5)), 128)
+
+
 def test_the_command_knows_the_smallest_tile():
   assert cli._LEAST_TILE == tiles.LEAST_SIDE
   assert cli._PRIORS == predict.PRIORS

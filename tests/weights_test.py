@@ -148,6 +148,7 @@ def test_the_shipped_weights_lie_in_the_package():
 def test_weights_are_found_by_name_and_by_path(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert weights.find('shipped') == weights.shipped()
+  assert weights.find(pathlib.Path('shipped')) == weights.shipped()
   named = weights.find('line_drawings')
   assert named.name == 'line_drawings.npz' and named.exists()
   assert weights.find('runs/line_drawings') == pathlib.Path('runs/line_drawings')

@@ -17,6 +17,8 @@ from PIL import ImageOps
 
 from img2graph import geometry
 
+# What our pictures of graphs say of themselves.
+MARK = 'img2graph'
 POLARITIES = ('auto', 'dark_on_light', 'light_on_dark')
 SUFFIXES = frozenset(
   ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
@@ -25,6 +27,8 @@ SUFFIXES = frozenset(
 _UNEVEN = 0.1
 # Paper is at most this much darker than the median of an image.
 _DARKEST_PAPER = 0.4
+# How the files of our pictures of graphs end.
+_OUR_NAMES = ('_overlay.png', 'strip.png', 'strip.gif', 'affinity.png')
 # Only these decoders: others run programs (EPS) or are long abandoned.
 _FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
 
@@ -359,7 +363,10 @@ def _cell_max(values, edges, axis):
 
 
 def find(folder):
-  """Image files of a folder and its subfolders, by their suffix; hidden ones are left.
+  """Image files of a folder and its subfolders, by their suffix.
+
+  Hidden ones are left out, and so are pictures of graphs that `img2graph` has written
+  there (`is_ours`).
 
   Args:
     folder: path of the folder.
@@ -380,13 +387,32 @@ def find(folder):
     reason = error.strerror or error
     raise BadImage(f'folder {error.filename or folder} cannot be read ({reason}).')
 
-  paths = []
+  paths, left_out = [], 0
   for parent, folders, files in os.walk(folder, onerror=fail):
     folders[:] = [name for name in folders if not name.startswith('.')]
     for name in files:
-      if not name.startswith('.') and pathlib.Path(name).suffix.lower() in SUFFIXES:
-        paths.append(pathlib.Path(parent, name))
+      path = pathlib.Path(parent, name)
+      if name.startswith('.') or path.suffix.lower() not in SUFFIXES:
+        continue
+      if is_ours(path):
+        left_out += 1
+      else:
+        paths.append(path)
+  if left_out and not paths:
+    raise BadImage(f'folder {folder} has no images but pictures of ours.')
   if not paths:
     kinds = ', '.join(sorted(SUFFIXES))
     raise BadImage(f'folder {folder} has no images ({kinds}).')
   return sorted(paths)
+
+
+def is_ours(path):
+  """Whether a file is a picture of graphs that `img2graph` wrote, by name and mark."""
+  if not path.name.endswith(_OUR_NAMES):
+    return False
+  try:
+    with Image.open(path, formats=('PNG', 'GIF')) as image:
+      mark = image.info.get('Software', image.info.get('comment', b''))
+  except Exception:  # Whatever it is, it is not ours.
+    return False
+  return mark in (MARK, MARK.encode())

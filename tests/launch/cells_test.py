@@ -97,6 +97,13 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
       pass
 
 
+def test_a_workdir_that_cannot_be_made_is_told(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.UserError, match='the workdir cannot be used: .*file'):
+    with cells.claim(tmp_path / 'file' / 'a.lock'):
+      pass
+
+
 def test_lines_added_at_the_same_time_are_all_there(tmp_path):
   path = tmp_path / 'out.jsonl'
 

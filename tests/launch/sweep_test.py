@@ -5,6 +5,7 @@ import json
 import ml_collections
 import pytest
 
+from launch import cells
 from launch import sweep
 
 
@@ -48,6 +49,47 @@ def test_the_table_has_a_row_for_each_setting():
   assert lines[2].startswith('| lr=0.1 | 8 | 2 | 85.00 (min 80.00) |')
   assert lines[3].startswith('| lr=0.2 | 8 | 1 | 40.00 |')
   assert lines[2].endswith('| 42.50 (min 40.00) | 1.5 |')
+
+
+def test_lines_of_other_configs_are_not_in_the_table(tmp_path, capsys):
+  wanted = sweep.cells_of(_config(), ENTRIES[:2])
+  longer = _config()
+  longer.lr = 0.3
+  others = sweep.cells_of(longer, [{'seed': 0}])
+  output = tmp_path / 'new' / 'seeds.jsonl'
+  sweep.draw(output, wanted)
+  assert 'No entry is done' in output.with_suffix('.md').read_text()
+  # The first was recorded twice.
+  for cell, f1 in zip([*wanted, *others, wanted[0]], (0.1, 0.9, 0.2, 0.8), strict=True):
+    line = cell.label | _results(cell.config, f1) | {'config_hash': cell.hash}
+    cells.append(output, line, tmp_path / 'lock')
+  sweep.draw(output, wanted)
+  assert capsys.readouterr().out == '1 lines of other configs are not in the table.\n'
+  _, _, *lines = output.with_suffix('.md').read_text().splitlines()
+  assert len(lines) == 1 and lines[0].startswith('| lr=0.1 | 8 | 2 | 85.00 (min 80')
+  assert len(cells.read(output)) == 4
+
+
+@pytest.mark.parametrize(
+  'tally, status',
+  [
+    (dict(), 0),
+    (dict(failed={'a': 'no'}, claimed=['b']), 1),
+    (dict(claimed=['b']), 3),
+    (dict(interrupted=2), 130),
+  ],
+)
+def test_the_exit_status_says_what_is_done(tmp_path, monkeypatch, tally, status):
+  nothing = dict(run=0, claimed=[], failed={}, interrupted=None)
+  result = cells.Tally(**nothing | tally)
+  monkeypatch.setattr(sweep.cells, 'run_missing', lambda *a, **o: result)
+  output = tmp_path / 'out.jsonl'
+  assert sweep.run(_config(), ENTRIES, tmp_path, output) == status
+
+
+def test_the_table_is_not_written_over_the_lines(tmp_path, capsys):
+  assert sweep.run(_config(), ENTRIES, tmp_path, tmp_path / 'a.md') == 2
+  assert '--output is of JSON lines' in capsys.readouterr().err
 
 
 def test_without_triplets_the_table_has_what_a_run_tells_first():

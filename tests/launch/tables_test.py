@@ -348,6 +348,20 @@ def test_runs_that_are_timed_are_alone(tmp_path, monkeypatch, alone, expected):
   assert sizes == expected
 
 
+def test_a_failure_is_told_before_the_cells_of_others(tmp_path, monkeypatch):
+  tallies = iter(
+    [cells.Tally(0, [], {'a': 'no'}, None), cells.Tally(0, ['b'], {}, None)]
+  )
+  monkeypatch.setattr(tables.cells, 'run_missing', lambda *a, **o: next(tallies))
+  monkeypatch.setattr(tables, '_keep_compiled', lambda workdir: None)
+  monkeypatch.setattr(tables, 'draw', lambda *arguments: None)
+  wanted = {'1': _cells('1'), '2': _cells('1')}
+  module = types.SimpleNamespace(**vars(MODULE) | {'FORMS': {}})
+  with flagsaver.flagsaver():
+    flags.FLAGS(['tables', '--paper=toy', f'--workdir={tmp_path}'])
+    assert tables._run_tables(module, wanted, dict.fromkeys(wanted), tmp_path) == 1
+
+
 def test_how_many_seeds_at_once():
   assert tables.seeds_at_once('4', 10) == 4
   assert tables.seeds_at_once('auto', 10) == tables.seeds_at_once('0', 10) == 1
