@@ -88,8 +88,10 @@ def _ours():
   c.method = dict(
     name='image_graph_image',
     capacity=8,  # Larger than the truth, which is harmless; below 8 training is not.
-    predict_capacity=None,  # None: as in training.
-    most_pairs=None,  # Node pairs per node that may have an edge; None: all.
+    # None: as in training.
+    predict_capacity=ml_collections.config_dict.placeholder(int),
+    # Node pairs per node that may have an edge; None: all.
+    most_pairs=ml_collections.config_dict.placeholder(int),
     sides=(64, 128, 192, 256, 384, 512),
     canonical_form=dict(side=64, floor=0.15, gain=1.6),
     nodes=dict(

@@ -91,9 +91,9 @@ def evaluate(
     variables: of the method.
     data: {'image': `[n, S, S, 3]` uint8, 'label': `[n]` int}.
     batch_size: images at a time, and of an affinity graph.
-    num_images: at most this many, the first; None for all.
-    seed: of the batches whose target mass is told. They are drawn, since many sets lie
-      class after class: batches in that order would be of few classes.
+    num_images: at most this many; None for all.
+    seed: of these images and of the batches whose target mass is told. They are drawn,
+      since many sets lie class after class: the first would be of few classes.
     sharding: as `classify`.
 
   Returns:
@@ -105,7 +105,11 @@ def evaluate(
   Raises:
     ValueError: as `classify`.
   """
-  images, labels = data['image'][:num_images], data['label'][:num_images]
+  images, labels = data['image'], data['label']
+  if num_images is not None and num_images < len(labels):
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    drawn = np.sort(drawn[:num_images])
+    images, labels = images[drawn], labels[drawn]
   features, logits = classify(
     method, variables, images, batch_size=batch_size, sharding=sharding
   )

@@ -1114,6 +1114,21 @@ def _discs_paper(places, radius, side):
 
 
 # What the options of `sample` that are numbers or ranges lie between.
+# Of the strengths those that are no range.
+_NO_RANGES = (
+  'flat',
+  'pieces',
+  'target_width',
+  'sloppy',
+  'gap',
+  'dashes',
+  'erased',
+  'aliased',
+  'circles',
+  'labels',
+  'words',
+  'distractors',
+)
 _BOUNDS = {
   'flat': (0, None),
   'pieces': (0, 1),
@@ -1180,7 +1195,8 @@ def sample(
   """Draws a batch of varied line drawings, rough and clean, with their true graphs.
 
   A range (low, high) is a strength drawn anew for every image; a number fixes it.
-  Pixels are those of a canvas of 64 and grow with `side`.
+  Shares of images, chords or labels (but for `double`), `flat`, `sloppy` and
+  `target_width` are numbers. Pixels are those of a canvas of 64 and grow with `side`.
 
   Args:
     key: typed key; example i depends on `jax.random.split(key, batch_size)[i]` only.
@@ -1289,12 +1305,12 @@ def sample(
     words=words,
     distractors=distractors,
   )
-  strengths = {
-    name: ranges.as_range(
-      name, value, lowest=_BOUNDS[name][0], highest=_BOUNDS[name][1]
-    )
-    for name, value in given._asdict().items()
-  }
+  strengths = {}
+  for name, value in given._asdict().items():
+    lowest, highest = _BOUNDS[name]
+    if name in _NO_RANGES:
+      value = ranges.as_number(name, value, lowest=lowest, highest=highest)
+    strengths[name] = ranges.as_range(name, value, lowest=lowest, highest=highest)
   return _draw(
     key,
     _Strengths(*(np.array(pair, np.float32) for pair in strengths.values())),

@@ -22,6 +22,10 @@ def preparation(options):
   """
   if options is None:
     return lambda images: images.astype(jnp.float32)
+  if not options.get('side', 64) >= 1:
+    raise ValueError(
+      f'method.canonical_form.side must be at least 1 pixel; got {options["side"]}.'
+    )
   return functools.partial(canonical_image, **options)
 
 

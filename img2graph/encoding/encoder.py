@@ -163,7 +163,11 @@ def check(*, capacity, precision, decision, nodes, predict_capacity=None):
     raise ValueError(
       f'method.decision must be {" or ".join(map(repr, DECISIONS))}; got {decision!r}.'
     )
-  if predict_capacity not in (None, capacity) and nodes['kind'] != 'proposals':
+  if predict_capacity is not None and not predict_capacity >= 2:
+    raise ValueError(
+      f'method.predict_capacity must be at least 2; got {predict_capacity}.'
+    )
+  if predict_capacity not in (None, capacity) and nodes.get('kind') != 'proposals':
     raise ValueError('method.predict_capacity needs nodes of kind proposals.')
 
 
@@ -180,7 +184,7 @@ def build_part(part, kinds, options, **context):
     ValueError: there is no such kind, or it has no such option.
   """
   options = dict(options)
-  kind = options.pop('kind')
+  kind = options.pop('kind', None)
   if kind not in kinds:
     raise ValueError(
       f'method.{part}.kind must be one of {", ".join(sorted(kinds))}; got {kind!r}.'
@@ -200,7 +204,16 @@ def build_parts(*, capacity, nodes, edges, dtype, most_pairs=None):
     edges: {'kind': 'segment' or 'roi', ...}.
     dtype: of the activations of convolutions.
     most_pairs: node pairs per node that may have an edge; None for all.
+
+  Raises:
+    ValueError: an option is wrong.
   """
+  sizes = {'most_pairs': most_pairs}
+  sizes |= {f'nodes.{n}': nodes[n] for n in ('width', 'cell') if n in nodes}
+  sizes |= {f'edges.{n}': edges[n] for n in ('hidden', 'along') if n in edges}
+  for name, size in sizes.items():
+    if size is not None and not size >= 1:
+      raise ValueError(f'method.{name} must be at least 1; got {size}.')
   return {
     'node_head': build_part('nodes', NODE_HEADS, nodes, capacity=capacity, dtype=dtype),
     'edge_head': build_part('edges', EDGE_HEADS, edges, dtype=dtype),
@@ -240,6 +253,11 @@ def _attention_nodes(*, capacity, dtype, **options):
 
 
 def _roi_edges(*, dtype, features, hidden, **options):
+  if options.get('learn_boxes') and options.get('mode') == 'max':
+    raise ValueError(
+      "method.edges.learn_boxes needs mode 'align': the largest of a box's pixels say "
+      'nothing of where the box is.'
+    )
   classifier = roi_edges.RoiEdgeClassifier(
     features=features, hidden=hidden, dtype=dtype
   )

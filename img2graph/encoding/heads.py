@@ -47,7 +47,8 @@ class ProposalNodes(nn.Module):
     capacity: number of nodes N.
     min_distance: suppression radius, pixels of the image that `net` sees.
     noise: scale of the Gumbel noise that explores proposals in training.
-    noise_until: fraction of training at which that noise has fallen to zero.
+    noise_until: fraction of training at which that noise has fallen to zero; 0 for
+      no noise.
   """
 
   net: nn.Module
@@ -63,7 +64,7 @@ class ProposalNodes(nn.Module):
     """
     logits, positions, drawing = self.net(images)
     scores = jax.lax.stop_gradient(logits)
-    if train and self.noise:
+    if train and self.noise and self.noise_until:
       scale = self.noise * jnp.clip(1 - progress / self.noise_until, 0, 1)
       key = self.make_rng('explore')
       scores = scores + scale * jax.random.gumbel(key, scores.shape, jnp.float32)

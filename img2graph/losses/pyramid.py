@@ -29,6 +29,8 @@ def pyramid_errors(drawing, target, *, scales=4, own_energy=False):
   With `own_energy` each image is relative to its own ink, not to the batch's: then an
   image's value does not depend on the others.
   """
+  if scales < 1:
+    raise ValueError(f'scales must be at least 1; got {scales}.')
   if drawing.shape != target.shape:
     raise ValueError(
       f'drawing and target must agree; got {drawing.shape} and {target.shape}.'

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from img2graph import fitting
+from img2graph import ranges
 from img2graph.encoding import canonical
 from img2graph.encoding import encoder
 from img2graph.losses import attention
@@ -106,6 +107,8 @@ def build(
     nodes=nodes,
     predict_capacity=predict_capacity,
   )
+  if loss.get('overlap_weight') and nodes.get('kind') != 'attention':
+    raise ValueError('method.loss.overlap_weight needs nodes of kind attention.')
   wide = capacity if predict_capacity is None else predict_capacity
   dtype = jnp.dtype(precision)
   net = refinement_nets.RefinementNet
@@ -189,6 +192,7 @@ RENDERERS = {
 
 def _graph_cost(length, edge, node, ramp):
   """`(encoded, progress) -> []`: what the graphs cost on average."""
+  ramp = ranges.as_range('cost_ramp', ramp, lowest=0)
 
   def cost_fn(encoded, progress):
     start, end = encoded.ends()

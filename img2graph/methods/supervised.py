@@ -75,6 +75,8 @@ def build(
       )
     )
 
+  if loss.get('kind') == 'heatmap' and nodes.get('kind') != 'attention':
+    raise ValueError('method.loss.kind heatmap needs nodes of kind attention.')
   wide = capacity if predict_capacity is None else predict_capacity
   model, predictor = build_model(capacity), build_model(wide)
   loss_fn = encoder.build_part('loss', LOSSES, loss)
@@ -144,8 +146,6 @@ def _heatmap_loss(*, sigma, nodes_until):
       variables, images, progress, True, method='encode', mutable=list(state)
     )
     nodes = encoded.nodes
-    if nodes.attention is None:
-      raise ValueError('method.loss.kind heatmap needs nodes of kind attention.')
     node_error = supervised.heatmap_loss(nodes.attention, target.graph, sigma=sigma)
     matched = supervised.match(nodes.positions, target.graph)
     edge_error = supervised.adjacency_loss(matched, encoded.link_prob, target.graph)

@@ -26,7 +26,8 @@ class SegmentRenderer(nn.Module):
     limit: largest weight; below 1, so that every edge of a pixel keeps a gradient
       under 'soft_or'.
     noise: scale of the Gumbel noise on the choice of edges in training.
-    noise_until: fraction of training at which that noise has fallen to zero.
+    noise_until: fraction of training at which that noise has fallen to zero; 0 for
+      no noise.
   """
 
   max_edges: int = 12
@@ -47,7 +48,7 @@ class SegmentRenderer(nn.Module):
     theta = self.param('log_half_width', nn.initializers.zeros, (), jnp.float32)
     if self.max_edges < weight.shape[1]:
       scores = jnp.log(jax.lax.stop_gradient(weight) + 1e-9)
-      if train and self.noise:
+      if train and self.noise and self.noise_until:
         scale = self.noise * jnp.clip(1 - progress / self.noise_until, 0, 1)
         key = self.make_rng('explore')
         scores = scores + scale * jax.random.gumbel(key, scores.shape, jnp.float32)

@@ -410,6 +410,22 @@ def _build_method(config, **changes):
   )
 
 
+def _with_capacity(config, capacity):
+  """The method of a config with another capacity, in prediction too."""
+  options = config['method']
+  nodes = options.get('nodes', {})
+  if capacity != options.get('capacity') and nodes.get('kind') == 'attention':
+    # One map is one node, and has weights of its own.
+    raise ValueError(
+      f'capacities other than {options["capacity"]} need nodes of kind proposals; got '
+      f'{capacity}.'
+    )
+  changes = {'capacity': capacity}
+  if options.get('predict_capacity') is not None:
+    changes['predict_capacity'] = capacity
+  return _build_method(config, **changes)
+
+
 def check_config(config):
   """Raises `UserError` for values that no run can have.
 
@@ -456,8 +472,8 @@ def check_config(config):
   if kind == 'graph':
     wants(
       'eval.thresholds',
-      lambda v: len(v) > 0 and all(0 < t <= 1 for t in v),
-      'shares of the image side, each in (0, 1]',
+      lambda v: len(set(v)) == len(v) > 0 and all(0 < t <= 1 for t in v),
+      'different shares of the image side, each in (0, 1]',
     )
   if 'ema' in config['optim']:
     wants('optim.ema', lambda v: 0 <= v < 1, 'in [0, 1)')
@@ -567,7 +583,8 @@ class _Exam:
     self._loss_fn = jax.jit(method.loss)
     self._methods = {'': method}
     for capacity in self._options.get('capacities', ()):
-      self._methods[f'capacity_{capacity}'] = _build_method(config, capacity=capacity)
+      other = _with_capacity(config, capacity)
+      self._methods[f'capacity_{capacity}'] = other
 
   def scores(self, state, *, final=False):
     """Scores by name; those at other capacities only at the end."""

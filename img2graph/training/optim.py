@@ -60,7 +60,8 @@ def build_schedule(
     round(b * train_steps) if isinstance(b, float) and 0 < b < 1 else b
     for b in boundaries
   ]
-  if any(b != int(b) or b < 0 for b in steps) or sorted(steps) != steps:
+  whole = all(not isinstance(b, float) and b == int(b) and b >= 0 for b in steps)
+  if not whole or sorted(steps) != steps:
     raise ValueError(
       f'optim.boundaries must ascend, in steps or shares of the run; got {boundaries}.'
     )
@@ -134,9 +135,9 @@ def build(
     )
   if weight_decay and name == 'adam':
     raise ValueError("optim.weight_decay needs name 'adamw' or 'sgd'; got 'adam'.")
+  if momentum and name != 'sgd':
+    raise ValueError(f"optim.momentum needs name 'sgd'; got {name!r}.")
   parts = []
-  if clip_norm:
-    parts.append(optax.clip_by_global_norm(clip_norm))
   decay = optax.add_decayed_weights(
     weight_decay, mask=None if decay_all else _is_matrix
   )
@@ -147,7 +148,10 @@ def build(
     parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
     parts += [decay] if weight_decay else []
   if windows:
-    parts = [_windowed(optax.chain(*parts), windows, train_steps)]
+    tx = optax.chain(*parts) if parts else optax.identity()
+    parts = [_windowed(tx, windows, train_steps)]
+  if clip_norm:  # Of all parameters, whatever their windows.
+    parts.insert(0, optax.clip_by_global_norm(clip_norm))
   # Not inside of the windows, whose optimizers count their own steps.
   parts.append(optax.scale_by_learning_rate(learning_rate))
   return optax.chain(*parts), learning_rate

@@ -445,6 +445,7 @@ def test_four_devices_draw_what_one_draws():
     (dict(min_gap=0), 'min_gap'),
     (dict(blur=0.5), 'blur'),
     (dict(gap=2), 'gap'),
+    (dict(gap=(0, 0.5)), 'gap must be a number'),
     (dict(double=2), 'double'),
     (dict(labels=-1), 'labels'),
     (dict(distractors=2), 'distractors'),

@@ -1,5 +1,6 @@
 """Tests of img2graph/methods/affinity_batch.py, its evaluation, and its training."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -154,6 +155,20 @@ def test_scores_are_counted_image_by_image(variables):
     for drawn in (order[:4], order[4:8])
   ]
   assert scores['target_mass'] == pytest.approx(np.mean(masses), rel=1e-4)
+
+
+def test_some_images_of_a_set_are_of_all_its_classes():
+  labels = np.repeat(np.arange(10), 40)
+  images = np.zeros((400, SIDE, SIDE, 3), np.uint8)
+  zeros = jnp.zeros((40, 10)).at[:, 0].set(1)
+  method = dataclasses.replace(
+    build(), classify=lambda variables, images: (images[:, 0, 0], zeros[: len(images)])
+  )
+  data = {'image': images, 'label': labels}
+  scores = class_evaluation.evaluate(method, {}, data, batch_size=40, num_images=40)
+  assert scores['images'] == 40 and scores['accuracy'] < 0.4
+  scores = class_evaluation.evaluate(method, {}, data, batch_size=40, num_images=400)
+  assert scores['accuracy'] == pytest.approx(0.1)
 
 
 def test_negative_labels_are_not_judged():

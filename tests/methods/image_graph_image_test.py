@@ -198,6 +198,23 @@ def test_bfloat16_stays_near_float32():
     ({'decision': 'vote'}, 'decision'),
     ({'nodes': {'kind': 'crystal_ball'}}, 'method.nodes.kind'),
     ({'loss': {'kind': 'pyramid', 'colour': 3}}, 'method.loss'),
+    ({'loss': {'kind': 'similarity', 'overlap_weight': 1.0}}, 'needs nodes of kind'),
+    ({'nodes': {}}, 'method.nodes.kind must be one of'),
+    ({'predict_capacity': 1}, 'predict_capacity must be at least 2'),
+    ({'most_pairs': 0}, 'most_pairs must be at least 1'),
+    ({'canonical_form': {'side': 0}}, 'canonical_form.side must be at least 1'),
+    (
+      {
+        'edges': {
+          'kind': 'roi',
+          'mode': 'max',
+          'learn_boxes': True,
+          'features': (4,),
+          'hidden': 4,
+        }
+      },
+      "learn_boxes needs mode 'align'",
+    ),
   ],
 )
 def test_wrong_options_are_refused_in_one_sentence(changes, message):

@@ -112,12 +112,11 @@ def test_supervision_needs_labels_and_nodes_of_its_kind(
   recipe, changes, labels, message
 ):
   config, method, variables, batch = _recipe(recipe)
-  if changes:
-    other = 'supervised' if recipe == 'baseline' else 'baseline'
-    loss = _recipe(other)[0].method.loss.to_dict()
-    method = _build(config, loss=loss)
   batch = {'image': batch['image']} | ({'graph': graphs.empty(8, 4)} if labels else {})
   with pytest.raises(ValueError, match=message):
+    if changes:
+      other = 'supervised' if recipe == 'baseline' else 'baseline'
+      method = _build(config, loss=_recipe(other)[0].method.loss.to_dict())
     jax.eval_shape(method.loss, variables, batch, jax.random.key(0), 0)
 
 

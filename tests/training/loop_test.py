@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import AxisType
 from PIL import Image
 
+from configs import simple_shapes
 from img2graph import files
 from img2graph import plotting
 from img2graph import weights
@@ -447,6 +448,7 @@ def test_a_run_that_never_began_leaves_its_workdir_to_another_config(
     (dict(eval__num_images=0), 'config.eval.num_images must be'),
     (dict(eval__batch_size=-2), 'config.eval.batch_size must be'),
     (dict(eval__thresholds=()), 'config.eval.thresholds must be'),
+    (dict(eval__thresholds=(0.1, 0.1)), 'config.eval.thresholds must be different'),
     (dict(eval__capacities=(4, 1)), 'config.eval.capacities must each be at least 2'),
     (dict(eval__archive='nowhere.npz'), 'config.eval: '),
   ],
@@ -457,6 +459,27 @@ def test_a_config_that_no_run_can_have_is_refused(tmp_path, changes, words):
   message = str(caught.value)
   assert words in message and '\n' not in message
   assert not (tmp_path / 'new').exists()
+
+
+def test_other_capacities_are_those_of_prediction(tmp_path):
+  config = simple_shapes.get_config('smoke')
+  config.method.predict_capacity = 12
+  config.eval.capacities = (4, 16)
+  batch = {'image': np.zeros((1, 64, 64, 1), np.float32)}
+  [plan] = loop._plans([config.to_dict()], [tmp_path], logging.Console(active=False))
+  sizes = {}
+  for name, method in plan.exam._methods.items():
+    variables = jax.eval_shape(method.init, jax.random.key(0), batch)
+    graph = jax.eval_shape(method.predict, variables, batch['image'])
+    sizes[name] = graph.capacity
+  assert sizes == {'': 12, 'capacity_4': 4, 'capacity_16': 16}
+
+
+def test_nodes_that_are_one_map_each_have_one_capacity(tmp_path):
+  config = simple_shapes.get_config('paper_smoke')
+  config.eval.capacities = (config.method.capacity + 1,)
+  with pytest.raises(errors.UserError, match='need nodes of kind proposals'):
+    loop.train(config, tmp_path / 'new')
 
 
 def test_what_the_config_lacks_is_named(tmp_path):

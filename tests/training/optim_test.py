@@ -103,6 +103,15 @@ def test_sgd_with_momentum_and_clipping_takes_the_textbook_step():
   np.testing.assert_allclose(found['w'], [-0.6 * 2.5, -0.8 * 2.5], rtol=1e-6)
 
 
+def test_clipping_is_of_all_parameters_whatever_their_windows():
+  options = dict(name='sgd', lr=1.0, train_steps=9, schedule='constant', clip_norm=1.0)
+  tx, _ = optim.build(**options, windows={'a': (0.0, 1.0)})
+  start = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
+  grads = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+  found = run_steps(tx, start, grads, 1)
+  np.testing.assert_allclose([found['a'][0], found['b'][0]], [-0.6, -0.8], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
   'options, words',
   [
@@ -116,6 +125,8 @@ def test_sgd_with_momentum_and_clipping_takes_the_textbook_step():
     (dict(boundaries=(3,), factors=(1,)), 'need schedule piecewise'),
     (dict(weight_decay=0.1), "needs name 'adamw'"),
     (dict(clip_norm=-1.0), 'must not be negative'),
+    (dict(momentum=0.9), "momentum needs name 'sgd'"),
+    (dict(schedule='piecewise', boundaries=(1.0,), factors=(1,)), 'must ascend'),
   ],
 )
 def test_wrong_options_are_named(options, words):
