@@ -3,7 +3,7 @@
   python -m benchmarks.classifiers --torch_python=/path/to/python
 
 `--torch_python` is an interpreter with torch and numpy, which runs a twin of the same
-networks (`benchmarks/resnet_twin.py`). Three things are measured:
+networks (`benchmarks/resnet_twin.py`). Four things are measured:
   agreement  random weights and statistics are carried over, and the largest difference
              of features and logits told, for each network
   step       training steps of ResNet-20 at the paper's batch size, by cross entropy,

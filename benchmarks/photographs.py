@@ -3,10 +3,11 @@
   python -m benchmarks.photographs bpmn_dev.npz --spread=100 --output=FILE.json
 
 The photographs are written as files and predicted as anyone's files are; nothing is
-done to them first. The archive holds JPEG files end to end (`data` and `offsets`), and
-for every photograph (`node_start`, `edge_start`, `way_start`) boxes as centre and size
-in [0, 1] of its width and height (`box`), their kind (`kind`, named in the `.json`
-beside the file under `kinds`), and arrows as way points (`way`, likewise).
+done to them first. The archive holds JPEG files end to end (`data` and `offsets`),
+their width and height (`size`), and for every photograph (`node_start`, `edge_start`)
+boxes as centre and size in [0, 1] of them (`box`), their kind (`kind`, named in the
+`.json` beside the file under `kinds`), and arrows, each with its way points
+(`way_start`, `way`, likewise).
 
 The truth is drawn from that: arrows as lines through their way points; boxes as
 rectangles, but 'event' as an ellipse and 'gateway' as a diamond. Text, ruled paper,

@@ -15,7 +15,7 @@ Every route sees the same images:
   `SET=polygon,tolerance=0.05`; their rows say so and are no part of the one setting;
 - a classical route: `--classical SCRIPT.py --classical_params FILE.json` (see
   `benchmarks/routes.py`), with its parameters for the set, which were tuned with labels
-  on both halves of the file, and with those that it has for all sets.
+  (results/README.md says of which images), and with those that it has for all sets.
 
 An archive may name a part of it behind a colon, for example
 `omniglot_graphs.npz:flag=simple` or `kanjivg_graphs.npz:max_p99=3,max_nodes=12` (see

@@ -11,7 +11,8 @@ between all pairs, the brightest line counts. Sides:
             KIND-TILE-WARPS
   plain     automatic differentiation of the formula, if its maps fit in `--gib`
   official  AutoLink's `draw_lines` in PyTorch: FOLDER is a copy of the authors'
-            repository; draws fewer images at a time (`batch`) where memory is short
+            repository; draws fewer images at a time (`batch`) where memory is short,
+            and is left out where `plain` is
 
 All in this one process. `forward` draws, `both` also computes the gradients of
 keypoints and weights. `seconds` is the median of calls that are waited for one by one,

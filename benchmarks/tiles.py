@@ -2,7 +2,8 @@
 
   python -m benchmarks.tiles --output=results/benchmarks/tiles.json
 
-A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings, each
+A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings
+(on the largest side, on others in proportion), each
 moved by up to a fifth of a block, of whose streets one in eight is missing, in lines of
 `--line_width` pixels on a canvas of `--side`. It is predicted in a process of its own,
 in tiles as `img2graph predict` chooses them (`--tile=auto`) and in one piece. Scores

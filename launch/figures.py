@@ -2,13 +2,15 @@
 
   python -m launch.figures --paper=image_graph_image --table=1 --scale=cpu
 
-Takes what `launch.tables` left in the workdir, and leaves out cells that are not done.
+Takes what `launch.tables` left in the workdir, and leaves out cells that are not done
+(of curves, those without an evaluation).
 `FIGURES[TABLE]` of configs/PAPER.py says what is drawn, one of these or several:
   graphs    (unless another is said) of the first images of the evaluation the image
-            with its true graph, and for the first seed of each recipe its drawing,
+            with its true graph, and for the first seed of each row its drawing,
             where it makes one, its graph and its adjacency matrix
   curves    of each row the error and the target mass in validation over the epochs,
-            means of the seeds that have them: Figure 5 of affinity supervision
+            means of the seeds that have them: Figure 5 of affinity supervision,
+            which has them of the test set
   features  for the first seed of each recipe's first row, the features of test images
             by t-SNE, coloured by class, which needs scikit-learn: its Figure 6
   scores    the columns of the table over the values of its rows, means and deviations

@@ -10,7 +10,7 @@ The same command goes on where a stopped or killed run was. Several processes jo
 --coordinator, --num_processes and --process_id, or by --distributed on a cluster that
 jax knows (Slurm, Open MPI, Kubernetes, Cloud TPU). Without a GPU or TPU, a process
 alone makes a device of each core as far as the batch size can be divided by their
-number; JAX_NUM_CPU_DEVICES chooses another number.
+number and leaves 8 images or more to each; JAX_NUM_CPU_DEVICES chooses another number.
 
 Exit status: 0 done, or stopped by SIGTERM and saved; 2 a mistake in what was asked
 for; 3 the loss was not finite; 4 something could not be saved; 5 another process of the

@@ -12,7 +12,7 @@ Beside the output lies a table of it in Markdown, the mean over seeds in each ro
 the configs as they are now.
 
 Exit status: 0 all is done; 1 an entry failed; 2 a mistake in what was asked for; 3
-other workers are at what is missing.
+other workers are at what is missing; 130 or 143 stopped and saved.
 """
 
 import importlib.util
