@@ -82,7 +82,7 @@ WORKDIR = '--workdir=nowhere'
     ([CONFIG, WORKDIR, '--config.optmi.lr=3'], "has no value 'optmi.lr'"),
     ([CONFIG, WORKDIR, '--config.train_steps=many'], 'flag --config.train_steps=many'),
     ([CONFIG, WORKDIR, '--config.train_steps=1.5'], 'flag --config.train_steps=1.5'),
-    ([CONFIG, WORKDIR, '--config.eval.thresholds=x'], 'eval.thresholds must be shares'),
+    ([CONFIG, WORKDIR, '--config.eval.thresholds=x'], 'thresholds must be different'),
     ([CONFIG, WORKDIR, '--config.method.capacity=1'], 'must be at least 2; got 1'),
     ([CONFIG, WORKDIR, '--config.batch_size=6'], 'number of devices (4); got 6'),
     ([CONFIG, WORKDIR, '--mode=test'], '--mode=test'),
