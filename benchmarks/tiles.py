@@ -2,14 +2,14 @@
 
   python -m benchmarks.tiles --output=results/benchmarks/tiles.json
 
-A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings
-(on the largest side, on others in proportion), each
-moved by up to a fifth of a block, of whose streets one in eight is missing, in lines of
-`--line_width` pixels on a canvas of `--side`. It is predicted in a process of its own,
-in tiles as `img2graph predict` chooses them (`--tile=auto`) and in one piece. Scores
-are those of docs/metrics.md at 16 pixels; a crossing of which only two streets of
-nearly one direction are left is a node of the truth, though no image shows it. Seconds
-are of the prediction after a first one that compiles, peak memory is of the process.
+A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings (on
+the largest side, on others in proportion), each moved by up to a fifth of a block, of
+whose streets one in eight is missing, in lines of `--line_width` pixels on a canvas of
+`--side`. It is predicted in a process of its own, in tiles as `img2graph predict`
+chooses them (`--tile=auto`) and in one piece. Scores are those of docs/metrics.md at 16
+pixels; a crossing of which only two streets of nearly one direction are left is a node
+of the truth, though no image shows it. Seconds are of the prediction after a first one
+that compiles, peak memory is of the process.
 """
 
 import argparse

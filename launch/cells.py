@@ -66,6 +66,16 @@ class Tally(NamedTuple):
   interrupted: int | None
 
 
+def exit_status(tallies):
+  """Of a command: 128 + a signal, 1 a cell failed, 3 others are at cells, or 0."""
+  for tally in tallies:
+    if tally.interrupted:
+      return 128 + tally.interrupted
+  if any(tally.failed for tally in tallies):
+    return 1
+  return 3 if any(tally.claimed for tally in tallies) else 0
+
+
 def plain(config):
   """A ConfigDict as nested dicts of what JSON can hold."""
   return json.loads(config.to_json())

@@ -144,8 +144,8 @@ def draw(output, wanted):
       left out of the table.
   """
   rows = {row['config_hash']: row for row in cells.read(output)}
-  wanted = {cell.hash for cell in wanted}
-  ours = [row for hash, row in rows.items() if hash in wanted]
+  hashes = {cell.hash for cell in wanted}
+  ours = [row for name, row in rows.items() if name in hashes]
   if len(ours) < len(rows):
     print(f'{len(rows) - len(ours)} lines of other configs are not in the table.')
   text = table(ours) if ours else 'No entry is done.\n'
@@ -180,13 +180,11 @@ def run(config, overrides_list, workdir, output):
   except (ValueError, errors.UserError, errors.SaveError) as error:
     print(error, file=sys.stderr)
     return 2
-  if tally.interrupted:
-    return 128 + tally.interrupted
   if tally.claimed:
     print(f'Other workers are at {len(tally.claimed)} entries.')
   if tally.failed:
     print(f'{len(tally.failed)} entries failed.', file=sys.stderr)
-  return 1 if tally.failed else 3 if tally.claimed else 0
+  return cells.exit_status([tally])
 
 
 def main(argv):

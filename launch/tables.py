@@ -532,7 +532,7 @@ def _run_tables(module, wanted, paths, output):
   """Runs the cells, and draws what there is; returns the exit status."""
   _keep_compiled(pathlib.Path(_WORKDIR.value))
   at_once = seeds_at_once(_AT_ONCE.value, _SEEDS.value)
-  failed = claimed = False
+  tallies = []
   for name, found in wanted.items():
     tally = cells.run_missing(
       found,
@@ -546,15 +546,14 @@ def _run_tables(module, wanted, paths, output):
     )
     if parallel.is_first():
       draw(module, name, output)
+    tallies.append(tally)
     if tally.interrupted:
-      return 128 + tally.interrupted
+      break
     if tally.claimed:
       print(f'Table {name}: other workers are at {len(tally.claimed)} cells.')
     if tally.failed:
       print(f'Table {name}: {len(tally.failed)} cells failed.', file=sys.stderr)
-    failed |= bool(tally.failed)
-    claimed |= bool(tally.claimed)
-  return 1 if failed else 3 if claimed else 0
+  return cells.exit_status(tallies)
 
 
 def main(argv):

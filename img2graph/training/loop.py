@@ -583,8 +583,7 @@ class _Exam:
     self._loss_fn = jax.jit(method.loss)
     self._methods = {'': method}
     for capacity in self._options.get('capacities', ()):
-      other = _with_capacity(config, capacity)
-      self._methods[f'capacity_{capacity}'] = other
+      self._methods[f'capacity_{capacity}'] = _with_capacity(config, capacity)
 
   def scores(self, state, *, final=False):
     """Scores by name; those at other capacities only at the end."""
