@@ -162,7 +162,10 @@ def estimate(cell, lines):
 
 def _seconds(line):
   """Those of a cell: seeds at once share their time."""
-  return line['wall_clock']['total_seconds'] / line.get('seeds_at_once', 1)
+  times = line['wall_clock']
+  if 'own_total_seconds' in times:
+    return times['own_total_seconds']
+  return times['total_seconds'] / line.get('seeds_at_once', 1)
 
 
 class Form(NamedTuple):

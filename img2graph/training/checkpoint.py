@@ -35,11 +35,13 @@ class Restored:
     state: a `TrainState` on the devices.
     data_state: position of this process's data iterator, or None.
     clock: what the run counts beside steps, `{name: number}`.
+    facts: where and with what it was trained; {} in checkpoints of old.
   """
 
   state: Any
   data_state: bytes | None
   clock: dict[str, float]
+  facts: dict[str, Any]
 
 
 class Checkpoints:
@@ -81,7 +83,7 @@ class Checkpoints:
       if later > step:
         shutil.rmtree(self._directory / str(later))
 
-  def save(self, state, *, step, data_state=None, clock=None):
+  def save(self, state, *, step, data_state=None, clock=None, facts=None):
     """Starts writing a checkpoint; returns when the arrays have left the devices.
 
     Args:
@@ -89,6 +91,7 @@ class Checkpoints:
       step: its step. Saving the newest step again does nothing.
       data_state: position of this process's data iterator.
       clock: `{name: number}`.
+      facts: what JSON can hold, by name.
 
     Raises:
       SaveError: this one, or the one before, could not be written.
@@ -106,7 +109,9 @@ class Checkpoints:
     whole = {'arrays': arrays, 'fingerprint': states.fingerprint(arrays)}
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(jax.tree.map(_on_host, whole)),
-      progress=ocp.args.JsonSave({'data': positions, 'clock': clock or {}}),
+      progress=ocp.args.JsonSave(
+        {'data': positions, 'clock': clock or {}, 'facts': facts or {}}
+      ),
     )
     with self._saving(step):
       self._open().save(step, args=items)
@@ -216,7 +221,7 @@ class Checkpoints:
           f'{len(progress["data"])} processes; got {jax.process_count()}.'
         )
       position = base64.b64decode(progress['data'][jax.process_index()])
-    return Restored(state, position, progress['clock'])
+    return Restored(state, position, progress['clock'], progress.get('facts', {}))
 
   def _set_aside(self, steps):
     # Else orbax would not write these steps again: they are there.

@@ -156,6 +156,9 @@ def train_seeds(configs, workdirs, *, evaluate=True, console=None):
 def evaluate(config, workdir, *, console=None):
   """Scores the newest checkpoint of a workdir, and writes `results.json` anew.
 
+  Code, versions, hardware and memory there stay those of training, as the checkpoint
+  tells them; what scored it is under 'evaluated_by'.
+
   Args:
     config: that of the run; only its `eval` may differ.
     workdir: folder of the run.
@@ -181,7 +184,11 @@ def evaluate(config, workdir, *, console=None):
     scores = _scores(plan.exam, restored.state, final=True)
     clock = _Clock(began, restored.clock)
     scores, variables = _choose(plan, restored.state, scores)
-    return _finish(plan, restored.state, variables, scores, clock.read(), console)
+    here = record.facts()
+    facts = _facts(here) | restored.facts | {'evaluated_by': here}
+    return _finish(
+      plan, restored.state, variables, scores, clock.read(), facts, console
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -708,11 +715,18 @@ class _ClassExam:
 
 
 class _Clock:
-  """Seconds of a run, over all its interruptions."""
+  """Seconds of a run, over all its interruptions.
 
-  def __init__(self, began, before):
+  Args:
+    began: when this part of it began.
+    before: what the clock of the part before read; {} for none.
+    at_once: how many seeds share the time.
+  """
+
+  def __init__(self, began, before, at_once=1):
     self._began = began
     self._before = before
+    self._at_once = at_once
     self._training = lambda: 0.0
 
   def count_training(self, seconds):
@@ -720,12 +734,15 @@ class _Clock:
     self._training = seconds
 
   def read(self):
-    """`{'train_seconds', 'total_seconds'}`."""
+    """`{'train_seconds', 'total_seconds'}`, and this seed's share: 'own_...'."""
     total = time.perf_counter() - self._began
-    return {
-      'train_seconds': self._before.get('train_seconds', 0.0) + self._training(),
-      'total_seconds': self._before.get('total_seconds', 0.0) + total,
-    }
+    times = {}
+    for name, seconds in (('train', self._training()), ('total', total)):
+      before = self._before.get(f'{name}_seconds', 0.0)
+      own = self._before.get(f'own_{name}_seconds', before)
+      times[f'{name}_seconds'] = before + seconds
+      times[f'own_{name}_seconds'] = own + seconds / self._at_once
+    return times
 
 
 class _Run:
@@ -746,6 +763,7 @@ class _Run:
     self._failed = {}  # i -> NonFiniteError.
     self._scores = {}  # i -> those at the end.
     self._worth = {}  # i -> that of `best.npz`.
+    self._trains = False  # Or all was done before.
     self._step_memory_mib = None
 
   def go(self, evaluate):
@@ -753,8 +771,8 @@ class _Run:
     config = self._config
     keys = [self._plan.keys(p.config['seed']) for p in self._plans]
     with errors.user_errors():
-      state, step, data_states, clock = self._start(keys)
-    self._clock = _Clock(self._began, clock)
+      state, step, data_states = self._start(keys)
+    self._here = record.facts()
     with contextlib.ExitStack() as stack:
       self._metrics = [
         logging.MetricsFile(p.workdir, start_step=step, active=parallel.is_first())
@@ -770,7 +788,8 @@ class _Run:
         train_steps=config['train_steps'],
         batch_size=config['batch_size'] * len(self._plans),
       )
-      self._clock.count_training(lambda: self._speed.seconds)
+      for clock in self._clocks:
+        clock.count_training(lambda: self._speed.seconds)
       try:
         return self._loop(next_state, state, step, evaluate)
       except errors.NonFiniteError:  # None is left.
@@ -803,7 +822,7 @@ class _Run:
     return self._finish(state)
 
   def _start(self, keys):
-    """State, step, positions in the data and clock that training begins with."""
+    """State, step and positions in the data that training begins with."""
     plan = self._plan
     found = [p.checkpoints.restore(plan.abstract_state()) for p in self._plans]
     newest = {int(r.state.step) if r else 0 for r in found}
@@ -817,14 +836,19 @@ class _Run:
     if found[0] is None:
       found = [
         checkpoint.Restored(
-          plan.initial_state(*k[:2], None if plan.samples else p.iterate()), None, {}
+          plan.initial_state(*k[:2], None if plan.samples else p.iterate()),
+          data_state=None,
+          clock={},
+          facts={},
         )
         for p, k in zip(self._plans, keys, strict=True)
       ]
     else:
       self._console.say(f'going on from step {step}')
     state = self._seeds.join([r.state for r in found])
-    return state, step, [r.data_state for r in found], found[0].clock
+    self._clocks = [_Clock(self._began, r.clock, len(found)) for r in found]
+    self._carried = [r.facts for r in found]
+    return state, step, [r.data_state for r in found]
 
   def _prepare(self, state, keys, data_states, stack):
     """Compiles the step, and starts to read if the data are on the host.
@@ -852,6 +876,7 @@ class _Run:
         last_is_batch=not plan.samples,
       )
       step_fn = lowered.compile(compiler_options=parallel.compiler_options())
+      self._trains = True
       self._step_memory_mib = record.program_memory_mib(step_fn)
     if plan.samples:
       return lambda state: step_fn(state, loss_key, data_key, kept)
@@ -914,8 +939,18 @@ class _Run:
         self._seeds.pick(state, i),
         step=step,
         data_state=self._feeds[i].data_state if self._feeds else None,
-        clock=self._clock.read(),
+        clock=self._clocks[i].read(),
+        facts=self._facts(i),
       )
+
+  def _facts(self, i):
+    """What `_facts` gives of the training of a seed, here or before."""
+    here = _facts(
+      self._here,
+      seeds_at_once=len(self._plans),
+      step_memory_mib=self._step_memory_mib,
+    )
+    return here if self._trains else here | self._carried[i]
 
   def _wait(self):
     for plan in self._plans:
@@ -992,7 +1027,6 @@ class _Run:
     for i, plan in self._going():
       one = self._seeds.pick(state, i)
       self._scores[i], chosen[i] = _choose(plan, one, self._scores.get(i))
-    times = self._clock.read()
     return [
       self._failed[i]
       if i in self._failed
@@ -1001,10 +1035,9 @@ class _Run:
         self._seeds.pick(state, i),
         chosen[i],
         self._scores.get(i),
-        times,
+        self._clocks[i].read(),
+        self._facts(i),
         self._console,
-        seeds_at_once=len(self._plans),
-        step_memory_mib=self._step_memory_mib,
       )
       for i, plan in enumerate(self._plans)
     ]
@@ -1097,17 +1130,23 @@ def _plain(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def _finish(
-  plan,
-  state,
-  variables,
-  scores,
-  times,
-  console,
-  *,
-  seeds_at_once=1,
-  step_memory_mib=None,
-):
+def _facts(here, *, seeds_at_once=1, step_memory_mib=None):
+  """What `results.json` tells of the training of a seed, and a checkpoint carries on.
+
+  Args:
+    here: as `record.facts`.
+    seeds_at_once: how many seeds share speed, time and memory.
+    step_memory_mib: of one step on one device, whatever ran before it in this process;
+      None if no step was compiled.
+  """
+  return here | {
+    'seeds_at_once': seeds_at_once,
+    'peak_memory_mib': record.peak_memory_mib(),
+    'step_memory_mib': step_memory_mib,
+  }
+
+
+def _finish(plan, state, variables, scores, times, facts, console):
   """Writes `weights.npz` and `results.json`; returns what the latter holds.
 
   Args:
@@ -1116,33 +1155,24 @@ def _finish(
     variables: that the weights are of.
     scores: of `results.json`; None for none.
     times: of the clock.
+    facts: of training, and of this evaluation if it is one.
     console: tells that it is done.
-    seeds_at_once: how many seeds shared the time.
-    step_memory_mib: of the compiled step; None if no step was compiled.
   """
   config = plan.config
   step = int(state.step)
   images_seen = step * config['batch_size']
-  rate = seeds_at_once * images_seen / max(times['train_seconds'], 1e-9)
   results = {
     'scores': _plain(scores or {}),
     'step': step,
     'seed': config['seed'],
     'images_seen': images_seen,
-    # Speed, time and memory are those of all seeds that were trained at once.
-    'seeds_at_once': seeds_at_once,
-    'images_per_second': rate,
+    # Of all seeds that were trained at once.
+    'images_per_second': images_seen / max(times['own_train_seconds'], 1e-9),
     'wall_clock': times,
     'num_params': states.num_params(state),
-    'peak_memory_mib': record.peak_memory_mib(),
-    # Of one step on one device, whatever ran before it in this process.
-    'step_memory_mib': step_memory_mib,
     'config': json.loads(json.dumps(config)),
     'config_hash': record.config_hash(config),
-    'code': record.code(),
-    'versions': record.versions(),
-    'hardware': record.hardware(),
-  }
+  } | facts
   variables = jax.device_get(variables)
   if parallel.is_first():
     card = {n: results[n] for n in ('scores', 'step', 'seed', 'images_seen', 'code')}

@@ -66,6 +66,11 @@ def hardware():
   }
 
 
+def facts():
+  """What computes here: `{'code', 'versions', 'hardware'}`."""
+  return {'code': code(), 'versions': versions(), 'hardware': hardware()}
+
+
 def cpu_model():
   """The processor's name."""
   try:

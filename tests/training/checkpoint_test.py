@@ -48,7 +48,11 @@ def write(folder, steps, keep=3):
   saver = checkpoint.Checkpoints(folder, keep=keep)
   for step in steps:
     saver.save(
-      state_at(step), step=step, data_state=b'at %d' % step, clock={'train_seconds': 1}
+      state_at(step),
+      step=step,
+      data_state=b'at %d' % step,
+      clock={'train_seconds': 1},
+      facts={'hardware': {'cores': 2}},
     )
   saver.wait()
   saver.close()
@@ -103,6 +107,7 @@ def test_what_was_saved_comes_back_bit_for_bit_on_the_wanted_devices(tmp_path):
   restored = reader(tmp_path / 'c')[0].restore(like())
   chex.assert_trees_all_equal(restored.state, state_at(5))
   assert restored.data_state == b'at 5' and restored.clock == {'train_seconds': 1}
+  assert restored.facts == {'hardware': {'cores': 2}}
   for leaf in jax.tree.leaves(restored.state):
     assert leaf.sharding.is_fully_replicated and len(leaf.devices()) == 4
 

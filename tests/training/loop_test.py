@@ -27,6 +27,7 @@ from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import parallel
+from img2graph.training import record
 from tests.training import toy
 
 PROGRAM = pathlib.Path(toy.__file__)
@@ -367,6 +368,26 @@ def test_evaluation_alone_scores_the_newest_checkpoint_by_its_average(tmp_path):
     loop.evaluate(config, tmp_path, console=console)
   with pytest.raises(errors.UserError, match='no checkpoint in'):
     loop.evaluate(config, tmp_path / 'elsewhere', console=console)
+
+
+def test_what_scores_a_run_later_is_told_beside_what_trained_it(tmp_path, monkeypatch):
+  trained, _, _ = run(tmp_path)
+  told = ('code', 'versions', 'hardware', 'step_memory_mib', 'seeds_at_once')
+  here = {'platform': 'elsewhere'}
+  monkeypatch.setattr(record, 'hardware', lambda: here)
+  (tmp_path / 'results.json').unlink()
+  console = logging.Console(out=io.StringIO())
+  for results in (
+    loop.evaluate(toy.get_config(), tmp_path, console=console),
+    run(tmp_path)[0],  # The same command once more: no step is left.
+  ):
+    for name in told:
+      assert results[name] == trained[name], name
+    assert results['peak_memory_mib'] > 0
+  results = loop.evaluate(toy.get_config(), tmp_path, console=console)
+  assert results['evaluated_by']['hardware'] == here
+  assert set(results['evaluated_by']) == {'code', 'versions', 'hardware'}
+  assert 'evaluated_by' not in trained and trained['hardware'] != here
 
 
 def test_images_without_graphs_are_judged_by_their_loss(tmp_path):

@@ -155,6 +155,14 @@ def test_stopping_and_going_on_changes_no_bit(tmp_path, monkeypatch):
     whole, parts = tmp_path / 'whole' / seed, tmp_path / 'parts' / seed
     chex.assert_trees_all_equal(final_variables(whole), final_variables(parts))
     assert rows(whole) == rows(parts)
+  # Alone for the rest, it has its half of the time before, and all since.
+  shutil.rmtree(tmp_path / 'whole' / '4' / 'checkpoints' / '20')
+  ([alone], _, _) = run(tmp_path / 'whole', configs[1:])
+  times = alone['wall_clock']
+  for part in ('train', 'total'):
+    both, own = times[f'{part}_seconds'], times[f'own_{part}_seconds']
+    assert both / 2 < own < both
+  assert alone['images_per_second'] == pytest.approx(160 / times['own_train_seconds'])
 
 
 def test_a_seed_that_is_not_finite_is_named_and_leaves_the_others(
@@ -172,7 +180,7 @@ def test_a_seed_that_is_not_finite_is_named_and_leaves_the_others(
   configs = make_configs((3, 4), 'host', log_every=10)
   for _ in range(2):  # Gone on with, seed 4 is behind the others, and fails again.
     results, _, warned = run(tmp_path / 'many', configs)
-    assert results[0]['step'] == 20
+    assert results[0]['step'] == 20 and results[0]['seeds_at_once'] == 2
     assert isinstance(results[1], errors.NonFiniteError)
     assert 'the loss or its gradient is not finite at step 13' in str(results[1])
     assert 'the last good checkpoint is step 10' in str(results[1])
