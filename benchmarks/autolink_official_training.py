@@ -8,9 +8,12 @@ used as they are, the latter at the side of the images. In WORK lie `options.jso
 device, half: whether convolutions compute in float16, with scaled gradients, as theirs
 do on a GPU; and loss, 'perceptual', which is theirs but for loss_side, at which VGG16
 looks, or 'fallback' with its features, pyramid and scales), `images.npz` (train, fit,
-test: `[n, S, S, 3]` uint8) and `features.npz`, the loss's kernels and, of VGG16, biases
-by name in order. Written there are `found.npz`, keypoints (row, column) of fit and test
-in [-1, 1] of pixel centres, and `told.json`, seconds of each step and every loss.
+test: `[n, S, S, 3]` uint8; keep: `[m, S, S, 1]` bool, what is kept of the first m of
+test) and `features.npz`, the loss's kernels and, of VGG16, biases by name in order.
+Written there are `found.npz`, keypoints (row, column) of fit and test in [-1, 1] of
+pixel centres, and of the first m of test 'own' and 'others': what the decoder restores
+from their own keypoints and from those of the photograph before, `[m, S, S, 3]` in
+[0, 1]; and `told.json`, seconds of each step and every loss.
 """
 
 import functools
@@ -118,12 +121,21 @@ def main(folder, work):
     if step % 20 == 0:
       print(f'official step {step} loss {losses[-1]:.4f}', flush=True)
   encoder.eval()
+  decoder.eval()
   found = {}
   with torch.no_grad():
     for part in ('fit', 'test'):
       batches = torch.from_numpy(images[part]).to(o.device).split(64)
       places = [encoder({'img': as_input(b)})['keypoints'] for b in batches]
-      found[part] = torch.cat(places).cpu().numpy()
+      found[part] = torch.cat(places)
+    keep = torch.from_numpy(images['keep']).to(o.device).permute(0, 3, 1, 2)
+    places = found['test'][: len(keep)]
+    seen = as_input(torch.from_numpy(images['test'][: len(keep)]).to(o.device)) * keep
+    for name, shift in (('own', 0), ('others', 1)):
+      batches = zip(places.roll(shift, 0).split(64), seen.split(64), strict=True)
+      made = [decoder({'keypoints': k, 'damaged_img': d})['img'] for k, d in batches]
+      found[name] = ((torch.cat(made) + 1) / 2).permute(0, 2, 3, 1)
+  found = {name: array.float().cpu().numpy() for name, array in found.items()}
   np.savez(work / 'found.npz', **found)
   told = {'seconds': seconds, 'losses': losses, 'torch': torch.__version__}
   (work / 'told.json').write_text(json.dumps(told))

@@ -158,11 +158,15 @@ class AutoLink(nn.Module):
     """
     found = self.find(images, train)
     edge_map = self.draw(found, images.shape[1])
+    return found, edge_map, self.restore(images, keep, edge_map, train)
+
+  def restore(self, images, keep, edge_map, train=False):
+    """What is kept of images, and an edge map, to `[B, S, S, 3]`, right in [0, 1]."""
     masked = (2 * images - 1) * keep
     if self.learn_alpha:
       masked = self.alpha * masked
     seen = jnp.concatenate([masked, edge_map], axis=-1)
-    return found, edge_map, (self.inpainter(seen, train=train) + 1) / 2
+    return (self.inpainter(seen, train=train) + 1) / 2
 
 
 def build_model(
