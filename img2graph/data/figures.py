@@ -2,8 +2,9 @@
 
 Each has a head, a trunk, two arms and two legs of two bones each, all of whose joints
 bend. Its colours differ a little from one figure to the next, those of its left and
-right limbs clearly; the ground is of smooth random colours. Made on the device, without
-files, for tests and to see whether keypoints and links are found.
+right limbs clearly; the ground is of smooth random colours. Limbs may be missing, for
+graphs that differ from image to image. Made on the device, without files, for tests and
+to see whether keypoints and links are found.
 """
 
 import jax
@@ -44,6 +45,13 @@ _BONES = (
   ('neck', 'right_elbow', 0.6, -np.pi + 1.1, 0.8, 0.13, (0.15, 0.65, 0.30)),
   ('right_elbow', 'right_hand', 0.55, 0.0, 0.9, 0.11, (0.15, 0.65, 0.30)),
 )
+# The joints that are gone with a limb.
+LIMBS = {
+  'left arm': ('left_elbow', 'left_hand'),
+  'right arm': ('right_elbow', 'right_hand'),
+  'left leg': ('left_knee', 'left_foot'),
+  'right leg': ('right_knee', 'right_foot'),
+}
 BONES = tuple((JOINTS.index(b[0]), JOINTS.index(b[1])) for b in _BONES)
 
 # The limits of a figure, share of the side, that its joints keep from the border.
@@ -62,6 +70,7 @@ def sample(
   shade=0.08,
   ground=0.15,
   noise=0.02,
+  missing=0.0,
 ):
   """Draws figures.
 
@@ -74,11 +83,13 @@ def sample(
     shade: how much colours of figures vary, standard deviation.
     ground: how much those of the ground vary, likewise.
     noise: standard deviation of the noise of pixels.
+    missing: probability that a limb is not there, of each on its own, in [0, 1].
 
   Returns:
     {'image': `[B, S, S, 3]` float32 in [0, 1], 'points': `[B, 11, 2]` float32, (x, y)
-    in [-1, 1] of the `JOINTS`, 'visible': `[B, 11]`, ones, 'scale': `[B]`, 2: distances
-    count in shares of the side}.
+    in [-1, 1] of the `JOINTS`, those of a missing limb where they would be, 'visible':
+    `[B, 11]`, 1 or, of a missing limb, 0, 'scale': `[B]`, 2: distances count in shares
+    of the side}.
 
   Raises:
     ValueError: an option is out of range.
@@ -94,16 +105,18 @@ def sample(
     ('noise', noise),
   ):
     ranges.as_range(f'data.{name}', value, lowest=0)
+  ranges.as_range('data.missing', missing, lowest=0, highest=1)
 
   def one(key):
     keys = jax.random.split(key, 6)
     points, size = _pose(*keys[:3], scale, bend)
+    there = _there(jax.random.fold_in(key, 6), missing)
     image = _ground(keys[3], side, ground)
-    image = _paint(keys[4], image, points, size, shade)
+    image = _paint(keys[4], image, points, there, size, shade)
     return {
       'image': drawing.add_noise(keys[5], image.ravel(), noise).reshape(image.shape),
       'points': points,
-      'visible': jnp.ones(len(JOINTS)),
+      'visible': there,
       'scale': jnp.float32(2),
     }
 
@@ -133,6 +146,16 @@ def _pose(pose_key, scale_key, place_key, scale, bend):
   return (points - low[None]) * size + corner[None], size
 
 
+def _there(key, missing):
+  """Whether joints are there, `[11]` float32, 0 for those of missing limbs."""
+  there = jnp.ones(len(JOINTS))
+  gone = jax.random.bernoulli(key, missing, (len(LIMBS),))
+  for i, names in enumerate(LIMBS.values()):
+    joints = np.array([JOINTS.index(name) for name in names])
+    there = there.at[joints].set(1.0 - gone[i])
+  return there
+
+
 def _ground(key, side, amount):
   """`[S, S, 3]` smooth random colours."""
   # Drawn flat, which compiles much faster on processors.
@@ -141,7 +164,7 @@ def _ground(key, side, amount):
   return jnp.clip(resampling.resize(colours, side)[0], 0, 1)
 
 
-def _paint(key, image, points, size, shade):
+def _paint(key, image, points, there, size, shade):
   """The image with the bones on it, one over the other."""
   side = image.shape[0]
   centres = geometry.pixel_centres(side, side)
@@ -153,6 +176,8 @@ def _paint(key, image, points, size, shade):
     colours + shade * jax.random.normal(key, colours.shape)[limb], 0, 1
   )
   half_widths = size * np.array([bone[5] for bone in _BONES], np.float32)
+  # Far from every pixel where the limb is missing.
+  half_widths = jnp.where(there[ends] > 0, half_widths, -side)
 
   # A loop on the device: unrolled it takes ten times as long to compile.
   def paint(image, bone):

@@ -1,5 +1,7 @@
 """Generated figures: their points are where their parts are."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -53,9 +55,28 @@ def test_parts_have_their_colours_where_the_points_are(batch):
     np.testing.assert_allclose(image[[0, 0, -1, -1], [0, -1, 0, -1]], 0.5, atol=1e-6)
 
 
+def test_missing_limbs_are_not_painted_and_their_joints_not_visible(batch):
+  quiet = dict(side=SIDE, noise=0.0, shade=0.0, ground=0.0, missing=0.5)
+  sample = functools.partial(figures.sample, batch_size=6, **quiet)
+  some = jax.tree.map(np.asarray, jax.jit(sample)(jax.random.key(4)))
+  # Pose and place stay those of the whole figures.
+  np.testing.assert_array_equal(some['points'], batch['points'])
+  limbs = [[figures.JOINTS.index(n) for n in names] for names in figures.LIMBS.values()]
+  others = np.delete(some['visible'], np.ravel(limbs), axis=1)
+  np.testing.assert_array_equal(others, 1)
+  seen = np.stack([some['visible'][:, joints] for joints in limbs], axis=1)
+  np.testing.assert_array_equal(seen[..., 0], seen[..., 1])
+  assert 0.2 < seen.mean() < 0.8
+  colours = dict(zip(figures.BONES, (bone[6] for bone in figures._BONES), strict=True))
+  for joints, there in zip(limbs, seen[..., 0].T, strict=True):
+    apart = np.abs(some['image'] - np.float32(colours[tuple(joints)])).max(-1)
+    np.testing.assert_array_equal((apart < 0.02).any(axis=(1, 2)), there)
+
+
 @pytest.mark.parametrize(
   'options, words',
   [
+    (dict(missing=1.5), 'data.missing must be at most 1'),
     (dict(side=30), 'multiple of 4'),
     (dict(scale=(0.5, 0.9)), 'data.scale must be at most'),
     (dict(noise=-1), 'data.noise must be at least 0'),
