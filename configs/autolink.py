@@ -134,7 +134,7 @@ def get_config(variant='celeba_wild'):
     if variant == 'cpu_vgg':
       c.method.loss = dict(kind='perceptual', weights='vgg16.npz', side=c.method.side)
   if variant == 'figures':
-    c.data = dict(source='figures', side=64)
+    c.data = dict(source='figures', side=64, missing=0.0)  # Limbs, see data/figures.py.
     c.method.num_keypoints = 12
     c.method.renderer.sigma_sq = 1e-3
     c.method.equivariance.weight = c.method.separation.weight = 0.25
