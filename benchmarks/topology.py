@@ -41,7 +41,8 @@ def look(method, variables, *, missing, images, seed):
   """Numbers of the graphs of figures, and which limbs those have.
 
   Returns:
-    ({'presence': `[n, K]`, 'links': `[n, P]`, 'places': `[n, 2 K + P]`}, `[n, 4]` bool).
+    ({'presence': `[n, K]`, 'links': `[n, P]`, 'places': `[n, 2 K + P]`}, `[n, 4]`
+    bool).
   """
   [side] = method.sides
 
