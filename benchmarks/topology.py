@@ -13,7 +13,9 @@ is told by numbers of the predicted graph, on figures that were not looked at be
   places      x and y of the keypoints, and their distances, which a graph that all
               images share has as well
 'best' is the one number that told most on the part 'fit', 'all' a logistic regression
-on it. .5 is chance, 1 is perfect.
+on it. .5 is chance, 1 is perfect. 'right' is how often the best keypoint is there, with
+a probability above .5, when the limb is, and is not when it is not, beside how often
+that is so of the more frequent answer.
 """
 
 import argparse
@@ -124,6 +126,11 @@ def main(argv=None):
     }
     for i, limb in enumerate(figures.LIMBS)
   }
+  for i, limb in enumerate(limbs.values()):
+    there = test_there[:, i]
+    found = test['presence'][:, limb['presence']['of']] > 0.5
+    limb['right'] = float((found == there).mean())
+    limb['right_of_more_frequent'] = float(max(there.mean(), 1 - there.mean()))
   mean = {
     name: {
       which: float(np.mean([limb[name][which] for limb in limbs.values()]))
@@ -131,6 +138,8 @@ def main(argv=None):
     }
     for name in fit
   }
+  for name in ('right', 'right_of_more_frequent'):
+    mean[name] = float(np.mean([limb[name] for limb in limbs.values()]))
   document = {
     'mean': mean,
     'limbs': limbs,
@@ -145,8 +154,9 @@ def main(argv=None):
   files.write_atomically(
     options.output, (json.dumps(document, indent=1, default=str) + '\n').encode()
   )
-  for name, areas in mean.items():
-    print(f'{name:10s} best {areas["best"]:.3f}  all {areas["all"]:.3f}')
+  for name in fit:
+    print(f'{name:10s} best {mean[name]["best"]:.3f}  all {mean[name]["all"]:.3f}')
+  print(f'right {mean["right"]:.3f} of {mean["right_of_more_frequent"]:.3f}')
   return 0
 
 

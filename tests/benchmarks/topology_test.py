@@ -38,6 +38,8 @@ def test_a_graph_with_a_topology_of_its_own_is_judged_limb_by_limb(tmp_path, cap
   # Heads of the topology start at 0: presence is the same everywhere, which is chance.
   assert document['mean']['presence'] == {'best': 0.5, 'all': 0.5}
   assert document['mean']['places']['all'] != 0.5
+  # Nothing is said to be missing: right as often as the limbs are there.
+  assert document['mean']['right'] == document['mean']['right_of_more_frequent'] > 0.6
   with pytest.raises(SystemExit):
     topology.main([str(tmp_path / 'none.npz'), f'--output={output}'])
   assert 'none.npz' in capsys.readouterr().err
