@@ -444,7 +444,7 @@ def _predict(arguments):
   output = pathlib.Path(arguments.output)
   names = _output_names(paths)
   overlay = '_overlay.png' if arguments.overlay else None
-  _check_overwriting(output, names, arguments.format, overlay)
+  _check_overwriting(output, names, arguments.format, overlay, arguments.weights)
   _prepare_folder(output)
   # From here on it takes seconds.
   from img2graph import formats
@@ -515,7 +515,13 @@ def _links(arguments):
   paths = _expand(arguments.images, report)
   if not paths:
     return _MISTAKE
-  _refuse_inputs(pictures.values(), paths)
+  names = ['links']
+  if arguments.groups > 1:
+    names += [f'links_{group}' for group in range(arguments.groups)]
+  graphs = (output / f'{n}.{suffix}' for n in names for suffix in arguments.format)
+  _refuse_inputs(
+    [*pictures.values(), *graphs], [*paths, *_weights_files(arguments.weights)]
+  )
   _prepare_folder(output)
   from img2graph import formats
   from img2graph import links
@@ -534,10 +540,8 @@ def _links(arguments):
   with _mistakes():
     whole = links.shared([found[path] for path in paths], threshold=0)
     groups = links.spectral_groups(whole, arguments.groups)
-  parts = {'links': groups >= 0}
-  if arguments.groups > 1:
-    parts |= {f'links_{g}': groups == g for g in range(arguments.groups)}
-  for name, keep in parts.items():
+  parts = [groups >= 0, *(groups == group for group in range(len(names) - 1))]
+  for name, keep in zip(names, parts, strict=True):
     part = links.part(whole, keep, arguments.threshold)
     for suffix in arguments.format:
       formats.write(part, output / f'{name}.{suffix}')
@@ -566,6 +570,7 @@ def _render(arguments):
   output = pathlib.Path(arguments.output)
   if output.suffix.lower() != '.png':
     raise _Mistake(f'--output must end in .png; got {output}.')
+  _refuse_inputs([output], [arguments.graph])
   import PIL.Image
 
   from img2graph import formats
@@ -650,18 +655,22 @@ def draw_document(document, *, side=None, width=None, line_width=None):
 
 def _score(arguments):
   """Scores of predictions, as a table and, if asked for, a file."""
+  predictions = pathlib.Path(arguments.predictions)
+  archive = pathlib.Path(arguments.archive)
+  output = arguments.output and pathlib.Path(arguments.output)
+  if output:
+    # An archive's description lies beside it.
+    _refuse_inputs([output], [predictions, archive, archive.with_suffix('.json')])
+    if output.resolve().parent == predictions.resolve():
+      raise _Mistake(f'--output must lie outside the folder of graphs; got {output}.')
   from img2graph import evaluation
   from img2graph import files
   from img2graph import metrics
   from img2graph.data import archives
 
-  predictions = pathlib.Path(arguments.predictions)
-  output = arguments.output and pathlib.Path(arguments.output)
-  if output and output.resolve().parent == predictions.resolve():
-    raise _Mistake(f'--output must lie outside the folder of graphs; got {output}.')
   with _mistakes():
     archive = archives.load(
-      arguments.archive,
+      archive,
       limit=arguments.limit,
       spread=arguments.spread,
       max_nodes=arguments.max_nodes,
@@ -753,11 +762,12 @@ def _score_table(scores):
 
 def _convert(arguments):
   """A graph file in another format."""
-  from img2graph import formats
-
   output = pathlib.Path(arguments.output)
   if output.suffix[1:].lower() not in FORMATS:
     raise _Mistake(f'{output} must end in one of {", ".join(FORMATS)}.')
+  _refuse_inputs([output], [arguments.input])
+  from img2graph import formats
+
   with _mistakes():
     document = formats.read(arguments.input)
   output.parent.mkdir(parents=True, exist_ok=True)
@@ -779,7 +789,7 @@ def _affinity(arguments):
   output = pathlib.Path(arguments.output)
   names = dict.fromkeys(paths, 'affinity')
   picture = '.png' if arguments.picture else None
-  _check_overwriting(output, names, arguments.format, picture)
+  _check_overwriting(output, names, arguments.format, picture, arguments.weights)
   _prepare_folder(output)
   import numpy as np
 
@@ -820,6 +830,7 @@ def _convert_vgg(arguments):
   output = pathlib.Path(arguments.output)
   if output.suffix != '.npz':
     raise _Mistake(f'{output} must end in .npz.')
+  _refuse_inputs([output], [arguments.input])
   from img2graph.losses import perceptual
 
   with _mistakes():
@@ -908,14 +919,19 @@ def _output_names(paths):
       level[path] += 1
 
 
-def _check_overwriting(output, names, kinds, picture):
-  """Refuses to write over an image that is to be read."""
+def _check_overwriting(output, names, kinds, picture, run):
+  """Refuses to write over an image that is to be read, or the weights of `run`."""
   suffixes = [f'.{name}' for name in kinds]
   suffixes += [picture] if picture else []
   _refuse_inputs(
     (output / f'{name}{suffix}' for name in names.values() for suffix in suffixes),
-    names,
+    [*names, *_weights_files(run)],
   )
+
+
+def _weights_files(run):
+  """The files that --weights may mean."""
+  return [] if run is None else [run, os.path.join(run, 'weights.npz')]
 
 
 def _refuse_inputs(targets, paths):
@@ -923,7 +939,7 @@ def _refuse_inputs(targets, paths):
   inputs = {os.path.realpath(path) for path in paths}
   for target in targets:
     if os.path.realpath(target) in inputs:
-      raise _Mistake(f'{target} is an image to read and would be written over.')
+      raise _Mistake(f'{target} is a file to read and would be written over.')
 
 
 def _prepare_folder(folder):

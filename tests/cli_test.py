@@ -304,6 +304,41 @@ def test_score_tells_mistakes(archive_file, tmp_path, capsys):
     assert error.count('\n') == 1 and words in error, error
 
 
+def test_no_command_writes_over_what_it_reads(
+  archive_file, graph_file, tmp_path, capsys
+):
+  predictions = tmp_path / 'predictions.json'
+  predictions.write_text('{"0": {"nodes": [], "edges": []}}')
+  beside = archive_file.with_suffix('.json')
+  beside.write_text('{}')
+  picture = tmp_path / 'graph.png'
+  picture.symlink_to(graph_file)
+  image = tmp_path / 'links.png'
+  Image.new('L', (8, 8)).save(image)
+  run = tmp_path / 'links.npz'
+  run.write_bytes(b'weights')
+  link = tmp_path / 'link'
+  link.symlink_to(tmp_path)
+  before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+  score = ['score', predictions, archive_file]
+  weights_first = [image, f'--weights={run}', '--format=npz', f'--output={tmp_path}']
+  for arguments in (
+    [*score, f'--output={archive_file}'],
+    [*score, f'--output={link}/archive.npz'],
+    [*score, f'--output={predictions}'],
+    [*score, f'--output={beside}'],
+    ['convert', graph_file, link / 'graph.json'],
+    ['convert-vgg', archive_file, archive_file],
+    ['render', graph_file, f'--output={picture}'],
+    ['predict', *weights_first],
+    ['links', *weights_first],
+  ):
+    assert cli.main([*map(str, arguments)]) == 2, arguments
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'would be written over' in error, error
+  assert before == {path: path.read_bytes() for path in before}
+
+
 def test_names_of_outputs_never_clash(tmp_path):
   paths = [
     tmp_path / name
