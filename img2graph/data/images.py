@@ -29,8 +29,9 @@ _UNEVEN = 0.1
 _DARKEST_PAPER = 0.4
 # How the files of our pictures of graphs end.
 _OUR_NAMES = ('_overlay.png', 'strip.png', 'strip.gif', 'affinity.png')
-# Only these decoders: others run programs (EPS) or are long abandoned.
-_FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
+# Only these decoders, here and elsewhere: others run programs (EPS) or are long
+# abandoned.
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
 
 
 class BadImage(ValueError):  # noqa: N818, the file is bad, not the program
@@ -179,7 +180,7 @@ def decode(path, convert, *, turn=True):
     raise BadImage(f'{path} cannot be read ({reason}).') from error
   with file:
     try:
-      with Image.open(file, formats=_FORMATS) as image:
+      with Image.open(file, formats=FORMATS) as image:
         image.load()
         return convert(ImageOps.exif_transpose(image) if turn else image)
     except Image.UnidentifiedImageError:

@@ -2,7 +2,7 @@
 
 images          `[n, H, W, 3]` or `[n, H, W]` uint8; or
 data, offsets   `[bytes]` uint8 and `[n + 1]` int: file k is data[offsets[k] :
-                offsets[k + 1]], JPEG or whatever else Pillow reads
+                offsets[k + 1]], JPEG or what else `images.read` takes
 """
 
 import io
@@ -58,7 +58,8 @@ def decode(path, arrays, number, convert):
     return convert(Image.fromarray(arrays['images'][number]).convert('RGB'))
   start, end = arrays['offsets'][number : number + 2].tolist()
   try:
-    with Image.open(io.BytesIO(arrays['data'][start:end])) as image:
+    file = io.BytesIO(arrays['data'][start:end])
+    with Image.open(file, formats=images.FORMATS) as image:
       return convert(images.to_rgb(image))
   except Exception as error:  # Decoders meet damage in many ways.
     raise images.BadImage(f'{path}: image {number} is damaged ({error}).') from error

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from PIL import EpsImagePlugin
 from PIL import Image
 
 from img2graph.data import images
@@ -14,11 +15,11 @@ def _pictures(count):
   return np.random.default_rng(0).integers(0, 256, (count, 5, 4, 3), np.uint8)
 
 
-def _packed(pictures):
+def _packed(pictures, kind='PNG'):
   files = []
   for picture in pictures:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, 'PNG')
+    Image.fromarray(picture).save(file, kind)
     files.append(file.getvalue())
   offsets = np.cumsum([0, *map(len, files)])
   return {'data': np.frombuffer(b''.join(files), np.uint8), 'offsets': offsets}
@@ -75,3 +76,11 @@ def test_another_layout_is_named(change, message):
 def test_without_images_what_is_wanted_is_told():
   with pytest.raises(ValueError, match="must have 'images', or 'data' and 'offsets'"):
     packed_images.count('a.npz', {'label': np.zeros(3)})
+
+
+def test_no_program_runs_for_a_file_of_postscript(monkeypatch):
+  ran = []
+  monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *a, **k: ran.append(a))
+  with pytest.raises(images.BadImage, match='a.npz: image 0 is damaged'):
+    packed_images.decode('a.npz', _packed(_pictures(1), 'EPS'), 0, np.asarray)
+  assert not ran

@@ -109,7 +109,7 @@ def sizes(files):
 
   def size(path):
     try:
-      with Image.open(path) as image:
+      with Image.open(path, formats=images.FORMATS) as image:
         return image.size
     except OSError as error:
       raise images.BadImage(f'{path} cannot be read ({error}).') from None

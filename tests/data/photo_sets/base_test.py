@@ -36,6 +36,14 @@ def test_a_photograph_reduced_is_averaged(tmp_path):
   assert np.abs(middle - 100).max() < 15
 
 
+def test_sizes_are_those_of_the_decoders_that_read_photographs(tmp_path):
+  Image.new('RGB', (7, 5)).save(tmp_path / 'a.jpg')
+  np.testing.assert_array_equal(base.sizes([tmp_path / 'a.jpg']), [[7, 5]])
+  Image.new('RGB', (7, 5)).save(tmp_path / 'b.jpg', 'EPS')
+  with pytest.raises(images.BadImage, match='b.jpg cannot be read'):
+    base.sizes([tmp_path / 'b.jpg'])
+
+
 def test_truth_has_defaults_for_what_a_set_does_not_say():
   photos = base.Photos(['a'], points=np.zeros((1, 3, 2)))
   truth = photos.truth(0)
