@@ -367,7 +367,8 @@ def find(folder):
   """Image files of a folder and its subfolders, by their suffix.
 
   Hidden ones are left out, and so are pictures of graphs that `img2graph` has written
-  there (`is_ours`).
+  there (`is_ours`). Links to folders are followed; a folder that is met again is not
+  read again, so that links may go in circles.
 
   Args:
     folder: path of the folder.
@@ -388,9 +389,16 @@ def find(folder):
     reason = error.strerror or error
     raise BadImage(f'folder {error.filename or folder} cannot be read ({reason}).')
 
-  paths, left_out = [], 0
-  for parent, folders, files in os.walk(folder, onerror=fail):
-    folders[:] = [name for name in folders if not name.startswith('.')]
+  paths, left_out, met = [], 0, {os.path.realpath(folder)}
+  for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+    shown = {name: os.path.join(parent, name) for name in folders if name[0] != '.'}
+    folders.clear()
+    # By name, and links last, so that it is the same everywhere which way is taken.
+    for name in sorted(shown, key=lambda n: (os.path.islink(shown[n]), n)):
+      real = os.path.realpath(shown[name])
+      if real not in met:
+        met.add(real)
+        folders.append(name)
     for name in files:
       path = pathlib.Path(parent, name)
       if name.startswith('.') or path.suffix.lower() not in SUFFIXES:

@@ -338,6 +338,28 @@ def test_find_lists_images_sorted_and_without_hidden_ones(tmp_path):
   assert found == ['a.JPG', 'b.png', 'sub/c.tif']
 
 
+def test_find_follows_links_to_folders_and_reads_each_folder_once(tmp_path):
+  for name in ('set/a.png', 'set/sub/b.png', 'store/c.png', 'store/deep/d.png'):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'x')
+  for name, target in (
+    ('set/linked', 'store'),
+    ('set/again', 'set/sub'),
+    ('set/sub/up', 'set'),
+    ('store/round', 'store'),
+    ('set/.hidden', 'store'),
+  ):
+    (tmp_path / name).symlink_to(tmp_path / target)
+  found = [p.relative_to(tmp_path).as_posix() for p in images.find(tmp_path / 'set')]
+  assert found == [
+    'set/a.png',
+    'set/linked/c.png',
+    'set/linked/deep/d.png',
+    'set/sub/b.png',
+  ]
+
+
 def test_folders_without_images_are_named(tmp_path, monkeypatch):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'file').write_text('x')
