@@ -889,7 +889,8 @@ def _expand(images, report):
       if len(found) == 1 and found[0].is_dir():
         found = image_lib.find(found[0])
       for path in found:
-        paths.setdefault(os.path.realpath(path), path)
+        # Not of links' targets: in a store, one content may have several names.
+        paths.setdefault(os.path.abspath(path), path)
     except (ValueError, OSError) as error:
       report(name, error)
   return list(paths.values())
@@ -897,10 +898,14 @@ def _expand(images, report):
 
 def _output_names(paths):
   """{path: name without suffix}, all different also where case does not count."""
+
+  def folder(path):
+    return pathlib.Path(os.path.abspath(path)).parent.name
+
   styles = (
     lambda path, _: path.stem,
-    lambda path, _: f'{path.resolve().parent.name}_{path.stem}',
-    lambda path, _: f'{path.resolve().parent.name}_{path.stem}_{path.suffix[1:]}',
+    lambda path, _: f'{folder(path)}_{path.stem}',
+    lambda path, _: f'{folder(path)}_{path.stem}_{path.suffix[1:]}',
     lambda path, number: f'{path.stem}_{number}',
   )
   level = dict.fromkeys(paths, 0)

@@ -358,3 +358,16 @@ def test_names_of_outputs_never_clash(tmp_path):
   assert names[tmp_path / 'b/y.png'] == 'y'
   assert names[tmp_path / 'b/x.png'] == 'b_x_png'
   assert names[tmp_path / 'x.png'] == f'{tmp_path.name}_x'
+
+
+def test_links_into_a_store_keep_their_own_names(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'store').mkdir()
+  for name in 'pq':
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'x.png').symlink_to(tmp_path / 'store' / '1f3a')
+  Image.new('L', (8, 8)).save(tmp_path / 'store' / '1f3a', 'PNG')
+  asked = ['p/x.png', 'q', './p/x.png', 'p/../q/x.png']
+  paths = cli._expand(asked, lambda path, error: pytest.fail(str(error)))
+  assert [str(path) for path in paths] == ['p/x.png', 'q/x.png']
+  assert list(cli._output_names(paths).values()) == ['p_x', 'q_x']
