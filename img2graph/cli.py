@@ -208,6 +208,7 @@ def _parser():
   _add_files(predict)
   predict.add_argument(
     '--weights',
+    type=_path,
     metavar='RUN',
     help='folder or file of a run, or a name of those shipped',
   )
@@ -275,6 +276,7 @@ def _parser():
   _add_files(links)
   links.add_argument(
     '--weights',
+    type=_path,
     required=True,
     metavar='RUN',
     help='folder of a run, or its weights.npz',
@@ -303,8 +305,12 @@ def _parser():
   )
 
   render = add('render', _render, 'draw a graph', _RENDER, _RENDER_EPILOG)
-  render.add_argument('graph', metavar='GRAPH', help=f'file: {", ".join(FORMATS)}')
-  render.add_argument('--output', required=True, metavar='PNG', help='picture to write')
+  render.add_argument(
+    'graph', type=_path, metavar='GRAPH', help=f'file: {", ".join(FORMATS)}'
+  )
+  render.add_argument(
+    '--output', type=_path, required=True, metavar='PNG', help='picture to write'
+  )
   size = render.add_mutually_exclusive_group()
   size.add_argument(
     '--side', type=_positive, metavar='PX', help='longer side of the picture'
@@ -321,8 +327,12 @@ def _parser():
   )
 
   score = add('score', _score, 'compare with true graphs', _SCORE, _SCORE_EPILOG)
-  score.add_argument('predictions', metavar='PREDICTIONS', help='JSON file or folder')
-  score.add_argument('archive', metavar='ARCHIVE', help='.npz file with true graphs')
+  score.add_argument(
+    'predictions', type=_path, metavar='PREDICTIONS', help='JSON file or folder'
+  )
+  score.add_argument(
+    'archive', type=_path, metavar='ARCHIVE', help='.npz file with true graphs'
+  )
   score.add_argument(
     '--threshold',
     type=_fraction,
@@ -331,7 +341,9 @@ def _parser():
     help='matching distance as a fraction of the side; may be given several times '
     '(default: 0.03 0.05 0.08)',
   )
-  score.add_argument('--output', metavar='JSON', help='write all figures to this file')
+  score.add_argument(
+    '--output', type=_path, metavar='JSON', help='write all figures to this file'
+  )
   part = score.add_mutually_exclusive_group()
   part.add_argument('--limit', type=_natural, metavar='N', help='the first N images')
   part.add_argument(
@@ -355,8 +367,8 @@ def _parser():
     _CONVERT % ', '.join(FORMATS),
     _CONVERT_EPILOG,
   )
-  convert.add_argument('input', metavar='IN', help='graph file to read')
-  convert.add_argument('output', metavar='OUT', help='graph file to write')
+  convert.add_argument('input', type=_path, metavar='IN', help='graph file to read')
+  convert.add_argument('output', type=_path, metavar='OUT', help='graph file to write')
 
   affinity = add(
     'affinity',
@@ -368,6 +380,7 @@ def _parser():
   _add_files(affinity)
   affinity.add_argument(
     '--weights',
+    type=_path,
     required=True,
     metavar='RUN',
     help='folder of a run of configs/affinity.py, or its weights.npz',
@@ -407,16 +420,22 @@ def _parser():
     _CONVERT_VGG,
     _CONVERT_VGG_EPILOG,
   )
-  vgg.add_argument('input', metavar='IN', help='file to read')
-  vgg.add_argument('output', metavar='OUT.npz', help='file to write')
+  vgg.add_argument('input', type=_path, metavar='IN', help='file to read')
+  vgg.add_argument('output', type=_path, metavar='OUT.npz', help='file to write')
   return parser
 
 
 def _add_files(command):
   """The images that a command reads, and where and as what it writes graphs."""
-  command.add_argument('images', nargs='+', metavar='IMAGE', help='file or folder')
   command.add_argument(
-    '--output', required=True, metavar='DIR', help='folder to write to; made if absent'
+    'images', type=_path, nargs='+', metavar='IMAGE', help='file or folder'
+  )
+  command.add_argument(
+    '--output',
+    type=_path,
+    required=True,
+    metavar='DIR',
+    help='folder to write to; made if absent',
   )
   command.add_argument(
     '--format',
@@ -1036,6 +1055,11 @@ def _mistakes():
     yield
   except ValueError as error:
     raise _Mistake(' '.join(str(error).split())) from error
+
+
+def _path(text):
+  # The program's: the shell leaves the ~ of --output=~/graphs as it is.
+  return os.path.expanduser(text)
 
 
 def _formats(text):

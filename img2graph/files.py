@@ -1,8 +1,16 @@
-"""Files that are there whole or not at all."""
+"""Paths, and files that are there whole or not at all."""
 
 import os
 import pathlib
 import secrets
+
+
+def expand(path):
+  """A path whose leading `~` is the home folder, as a `pathlib.Path`.
+
+  Shells see to it in words of their own, but not in `--output=~/x`, nor in configs.
+  """
+  return pathlib.Path(os.path.expanduser(path))
 
 
 def write_atomically(path, data):

@@ -127,7 +127,7 @@ def find(name):
   """
   if str(name) == 'shipped':
     return shipped()
-  name = pathlib.Path(name)
+  name = files.expand(name)
   if (name / 'weights.npz').is_file():
     return name / 'weights.npz'
   ours = name.parent == pathlib.Path() and not name.suffix and shipped(name).exists()
@@ -135,7 +135,7 @@ def find(name):
 
 
 def _read(path):
-  path = pathlib.Path(path)
+  path = files.expand(path)
   if not path.exists():
     raise ValueError(f'there is no weights file {path}.')
   if path.is_dir():

@@ -17,6 +17,7 @@ for; 3 the loss was not finite; 4 something could not be saved; 5 another proces
 run is gone; 130 stopped by Ctrl-C and saved.
 """
 
+import os
 import re
 import signal
 import sys
@@ -132,11 +133,12 @@ def run(argv):
   def work():
     from img2graph.training import loop
 
+    workdir = os.path.expanduser(values.workdir)
     if values.mode == 'evaluate':
-      results = loop.evaluate(values.config, values.workdir)
+      results = loop.evaluate(values.config, workdir)
     else:
       with_scores = values.mode == 'train_and_evaluate'
-      results = loop.train(values.config, values.workdir, evaluate=with_scores)
+      results = loop.train(values.config, workdir, evaluate=with_scores)
     stopped = results.get('interrupted') == signal.SIGINT
     return 130 if stopped else processes.DONE
 

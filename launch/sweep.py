@@ -201,7 +201,8 @@ def main(argv):
   except ValueError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
-  sys.exit(run(values.config, found, values.workdir, values.output))
+  workdir, output = files.expand(values.workdir), files.expand(values.output)
+  sys.exit(run(values.config, found, workdir, output))
 
 
 if __name__ == '__main__':

@@ -507,7 +507,7 @@ def run(argv):
   if argv[1:]:
     raise ValueError(f'there is an argument that is no flag: {argv[1]}.')
   module = load(_PAPER.value)
-  output = pathlib.Path(_OUTPUT.value) / _PAPER.value
+  output = files.expand(_OUTPUT.value) / _PAPER.value
   names = list(module.TABLES) if _TABLE.value == 'all' else [_TABLE.value]
   paths = {name: output / f'table_{name}.jsonl' for name in module.TABLES}
   wanted = {
@@ -533,13 +533,13 @@ def run(argv):
 
 def _run_tables(module, wanted, paths, output):
   """Runs the cells, and draws what there is; returns the exit status."""
-  _keep_compiled(pathlib.Path(_WORKDIR.value))
+  _keep_compiled(files.expand(_WORKDIR.value))
   at_once = seeds_at_once(_AT_ONCE.value, _SEEDS.value)
   tallies = []
   for name, found in wanted.items():
     tally = cells.run_missing(
       found,
-      pathlib.Path(_WORKDIR.value) / _PAPER.value,
+      files.expand(_WORKDIR.value) / _PAPER.value,
       paths[name],
       train=loop.train,
       train_seeds=train_seeds,

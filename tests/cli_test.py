@@ -126,6 +126,23 @@ def test_version_and_mistakes_in_the_command_line(capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith('img2graph'), wrong
 
 
+def test_paths_of_every_command_may_begin_with_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  images = ['~/a.png', '--output=~/b', '--weights=~/c']
+  for line in (
+    ['predict', *images],
+    ['links', *images],
+    ['affinity', *images],
+    ['render', '~/a.json', '--output=~/b.png'],
+    ['score', '~/a.json', '~/b.npz', '--output=~/c.json'],
+    ['convert', '~/a.json', '~/b.svg'],
+    ['convert-vgg', '~/a.pth', '~/b.npz'],
+  ):
+    values = str(vars(cli._parser().parse_args(line)))
+    wanted = sum('~' in word for word in line)
+    assert values.count("'/home/me/") == wanted and '~' not in values, values
+
+
 def test_predict_tells_how_many_tiles_are_done(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(weights, 'load_method', stub.load_method)
   # On a terminal a line is rewritten, and here as often as there is something to say.

@@ -1,5 +1,7 @@
 """Tests of img2graph/files.py."""
 
+import pathlib
+
 import pytest
 
 from img2graph import files
@@ -26,3 +28,16 @@ def test_a_link_stays_a_link_to_what_was_written(tmp_path):
   link.symlink_to(target)
   files.write_atomically(link, b'new')
   assert link.is_symlink() and target.read_bytes() == b'new'
+
+
+def test_the_home_folder_is_put_for_its_sign(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  for path, expected in (
+    ('~/a.npz', '/home/me/a.npz'),
+    (pathlib.Path('~/a.npz'), '/home/me/a.npz'),
+    ('~', '/home/me'),
+    ('a/~/b', 'a/~/b'),
+    ('~no_such_user/a', '~no_such_user/a'),
+    ('', '.'),
+  ):
+    assert files.expand(path) == pathlib.Path(expected)

@@ -157,5 +157,7 @@ def test_weights_are_found_by_name_and_by_path(tmp_path, monkeypatch):
   assert weights.find('run') == pathlib.Path('run')
   (tmp_path / 'run/weights.npz').touch()
   assert weights.find('run') == pathlib.Path('run/weights.npz')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert weights.find('~/run') == tmp_path / 'run/weights.npz'
   (tmp_path / 'line_drawings').touch()  # A file of the user goes before ours.
   assert weights.find('line_drawings') == pathlib.Path('line_drawings')

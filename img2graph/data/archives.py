@@ -22,7 +22,6 @@ them take as much memory as their pixels.
 import dataclasses
 import io
 import json
-import pathlib
 import zipfile
 import zlib
 from typing import Any
@@ -232,7 +231,7 @@ def load(
     ValueError: the file is not an archive of this layout, or an option does not fit
       it; one sentence that names the file, and the image where there is one.
   """
-  path = pathlib.Path(path)
+  path = files.expand(path)
   arrays = read_arrays(path, lambda name: images or name != 'images')
   if images and 'images' not in arrays:
     raise ValueError(f"{path}: the array 'images' is missing.")
@@ -297,7 +296,7 @@ def write(path, images, graphs, *, fields=None):
     ValueError: numbers or shapes do not fit, a value is out of its range, or the file
       cannot be written.
   """
-  path, fields = pathlib.Path(path), dict(fields or {})
+  path, fields = files.expand(path), dict(fields or {})
   images, graphs = np.asarray(images), list(graphs)
   if images.dtype.kind == 'f':
     if not ((images >= 0) & (images <= 1)).all():

@@ -15,6 +15,7 @@ import scipy.ndimage
 from PIL import Image
 from PIL import ImageOps
 
+from img2graph import files as file_lib
 from img2graph import geometry
 
 # What our pictures of graphs say of themselves.
@@ -166,7 +167,7 @@ def decode(path, convert, *, turn=True):
   Raises:
     BadImage: as `read` does.
   """
-  path = pathlib.Path(path)
+  path = file_lib.expand(path)
   try:
     if path.is_dir():
       raise BadImage(f'{path} is a folder, not an image file.')
@@ -379,7 +380,7 @@ def find(folder):
   Raises:
     BadImage: the folder is missing, is a file, cannot be read, or has no images.
   """
-  folder = pathlib.Path(folder)
+  folder = file_lib.expand(folder)
   if not folder.exists():
     raise BadImage(f'there is no folder {folder}.')
   if not folder.is_dir():

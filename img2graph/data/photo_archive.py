@@ -16,10 +16,10 @@ the rest that have points; 'all' is everything.
 
 import concurrent.futures
 import functools
-import pathlib
 
 import numpy as np
 
+from img2graph import files
 from img2graph.data import archives
 from img2graph.data import augmentation
 from img2graph.data import packed_images
@@ -81,7 +81,7 @@ def source(
   complete = augmentation.complete(
     flip=flip, turn=turn, zoom=zoom, shift=shift, recolor=recolor
   )
-  path = pathlib.Path(path)
+  path = files.expand(path)
   arrays = archives.read_arrays(path, kind='archive of photographs')
   count = packed_images.count(path, arrays)
   rows = _rows_of_classes(path, arrays, count, label, classes)

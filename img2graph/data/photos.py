@@ -7,6 +7,7 @@ has both in one table).
 """
 
 import functools
+import os
 
 from img2graph.data import augmentation
 from img2graph.data import sources
@@ -123,7 +124,7 @@ def source(
   complete = augmentation.complete(
     flip=flip, turn=turn, zoom=zoom, shift=shift, recolor=recolor
   )
-  photos = SETS[name](dir, part)
+  photos = SETS[name](os.path.expanduser(dir), part)
   load = _Loader(photos, side=side, keep=keep, skip=part == 'train')
   load(0)  # Says now, not in training, what cannot be read.
   iterate = functools.partial(

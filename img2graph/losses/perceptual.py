@@ -13,7 +13,6 @@ Images are `[B, H, W, 3]` in [0, 1]; values outside are taken as they are.
 import hashlib
 import io
 import json
-import pathlib
 import pickle
 import tarfile
 import zlib
@@ -180,7 +179,7 @@ def load(path):
   Raises:
     ValueError: the file is missing or is something else.
   """
-  path = pathlib.Path(path)
+  path = files.expand(path)
   _check_there(path)
   if path.suffix in ('.gz', '.ckpt'):
     return _from_lpips(path, _lpips_bytes(path))
@@ -216,14 +215,14 @@ def convert(path, output):
   Raises:
     ValueError: as `load`.
   """
-  path = pathlib.Path(path)
+  path = files.expand(path)
   params = load(path)
   if path.suffix == '.gz':
     digest = hashlib.sha256(_lpips_bytes(path)).hexdigest()
   else:
     with path.open('rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  meta = {'format': _FORMAT, 'source': pathlib.Path(path).name, 'sha256': digest}
+  meta = {'format': _FORMAT, 'source': path.name, 'sha256': digest}
   arrays = {f'{n}/{part}': a for n, conv in params.items() for part, a in conv.items()}
   buffer = io.BytesIO()
   np.savez(buffer, **{_META: np.array(json.dumps(meta))}, **arrays)

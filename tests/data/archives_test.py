@@ -83,6 +83,15 @@ def test_the_file_has_the_documented_layout(path):
   assert _array(path, 'num_nodes')[6] == 2 and _array(path, 'num_edges')[6] == 1
 
 
+def test_an_archive_may_lie_in_the_home_folder(path, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  images, graphs, _ = _contents()
+  archives.write('~/b.npz', images, graphs)
+  assert len(archives.load('~/b.npz')) == COUNT
+  assert not (tmp_path / '~').exists()
+
+
 def test_float_images_are_rounded_to_bytes(tmp_path):
   images = np.array([[[0.0, 0.5], [1.0, 0.25]]])
   archives.write(tmp_path / 'a.npz', images, [([], [])])

@@ -338,6 +338,13 @@ def test_find_lists_images_sorted_and_without_hidden_ones(tmp_path):
   assert found == ['a.JPG', 'b.png', 'sub/c.tif']
 
 
+def test_folders_and_files_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  path = save(tmp_path / 'a.png', as_bytes(cross()))
+  assert images.find('~') == [path]
+  np.testing.assert_array_equal(images.read('~/a.png'), images.read(path))
+
+
 def test_find_follows_links_to_folders_and_reads_each_folder_once(tmp_path):
   for name in ('set/a.png', 'set/sub/b.png', 'store/c.png', 'store/deep/d.png'):
     path = tmp_path / name

@@ -52,6 +52,11 @@ def numbers(path, **options):
   return (read(path, **options)['image'][:, 0, 0, 0] // 10).tolist()
 
 
+def test_an_archive_may_lie_in_the_home_folder(path, monkeypatch):
+  monkeypatch.setenv('HOME', str(path.parent))
+  assert numbers('~/a.npz', part='all', classes=('cat',)) == list(range(0, COUNT, 2))
+
+
 def test_points_are_read_with_their_images(path):
   batch = read(path, part='all', scale='eyes')
   assert numbers(path, part='all') == list(range(COUNT))

@@ -34,6 +34,11 @@ def test_batches_hold_every_photograph_once(tmp_path):
   assert sorted(levels) == [10, 20, 30, 40, 50, 60]
 
 
+def test_a_set_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(make_folder(tmp_path)))
+  assert data.build('photos', name='folder', dir='~', side=8).size == 6
+
+
 def test_parts_with_points_bring_them(tmp_path):
   trees.celeba(tmp_path)
   options = dict(name='celeba', dir=str(tmp_path), side=16)
