@@ -1058,6 +1058,9 @@ def _mistakes():
 
 
 def _path(text):
+  # pathlib would take it for the current folder.
+  if not text:
+    raise argparse.ArgumentTypeError('must name a file or folder; it is empty.')
   # The program's: the shell leaves the ~ of --output=~/graphs as it is.
   return os.path.expanduser(text)
 
