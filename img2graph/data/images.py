@@ -48,6 +48,11 @@ def read(path, *, polarity='auto'):
   paper around each place (`paper_level`). An image of one colour has no ink. Of several
   frames or pages the first is read.
 
+  Files of 16 and 32 bits and of floats do not say what is white. It is the smallest
+  usual white that holds all values: of 8, 10, 12, 14 or 16 bits, of floats 1, 255 or
+  65535. So a file of 16 bits whose brightest pixel is that dark is brightened; one that
+  holds 8, 10 or 12 bits of a scanner or a camera is far commoner.
+
   Args:
     path: a PNG, JPEG, BMP, TIFF, GIF, WebP or PPM file: RGB, grey, palette, CMYK, with
       or without alpha, 1, 8, 16 or 32 bits or float, turned as its EXIF entry says.
@@ -137,9 +142,9 @@ def read_photograph(path):
 def to_rgb(image):
   """A PIL image of any kind in RGB, as photographs are seen in training and prediction.
 
-  16 and 32 bits and floats keep their shades, of 256 levels. What is transparent is
-  white, also where drawings would lie on black: that may not differ from one photograph
-  of a class to another.
+  16 and 32 bits and floats keep their shades, of 256 levels; white is as `read` says.
+  What is transparent is white, also where drawings would lie on black: that may not
+  differ from one photograph of a class to another.
 
   Raises:
     ValueError: it has pixels that are not finite.
@@ -198,13 +203,11 @@ def decode(path, convert, *, turn=True):
 def _to_array(image, *, always_on_white=False):
   """A loaded image to float32 `[H, W]` or `[H, W, 3]`, nominally in [0, 1]."""
   mode = image.mode
-  if mode.startswith('I;16'):
-    return np.asarray(image).astype(np.float32) / 65535
-  if mode in ('I', 'F'):
+  if mode[0] in 'IF':
     values = np.asarray(image).astype(np.float32)
     # Such files do not say what is white; the smallest usual range that holds all.
     highest = values.max() if np.all(np.isfinite(values)) else 1
-    whites = (1, 255, 65535) if mode == 'F' else (65535,)
+    whites = (1, 255, 65535) if mode == 'F' else (255, 1023, 4095, 16383, 65535)
     white = next((w for w in whites if highest <= w), highest)
     return values / np.float32(white)
   if _has_alpha(image):

@@ -70,6 +70,16 @@ def test_sixteen_and_thirty_two_bits(tmp_path):
   )
 
 
+@pytest.mark.parametrize('white', [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize('name, kind', [('a.png', np.uint16), ('a.tif', np.int32)])
+def test_wide_files_may_hold_fewer_bits(tmp_path, white, name, kind):
+  shades = np.linspace(0, 1, 24, dtype=np.float32).reshape(4, 6)
+  path = save(tmp_path / name, np.round(white * shades).astype(kind))
+  np.testing.assert_allclose(images.read_colours(path), shades, atol=0.5 / white + 1e-6)
+  black = save(tmp_path / name, np.zeros((4, 6), kind))
+  assert not images.read_colours(black).any()
+
+
 RAMP = np.arange(0, 256, 17, np.uint8).reshape(1, 16)
 CLEAR_HALF = np.repeat([[255, 0]], 8, axis=1).astype(np.uint8)
 
