@@ -397,11 +397,12 @@ def read_predictions(path):
   """Reads what `write_predictions` wrote, or another program in its place.
 
   Returns:
-    `{index: {'nodes': [[x, y], ...], 'edges': [[i, j], ...]}}`. Positions and edges
-    are checked when they are scored.
+    `{index: {'nodes': [[x, y], ...], 'edges': [[i, j], ...]}}`. What else may be wrong
+    with positions and edges is told when they are scored.
 
   Raises:
-    ValueError: the file is not one of predictions; one sentence with its name.
+    ValueError: the file is not one of predictions, or positions are not in [0, 1] of
+      the sides, but in pixels for example; one sentence with its name.
   """
   path = pathlib.Path(path)
   try:
@@ -418,5 +419,17 @@ def read_predictions(path):
       raise ValueError(f'{path}: {name!r} is not the number of an image.')
     if not isinstance(found, dict) or not {'nodes', 'edges'} <= found.keys():
       raise ValueError(f"{path}: image {name} must have 'nodes' and 'edges'.")
+    if _far_outside(found['nodes']):
+      raise ValueError(
+        f'{path}: image {name}: a node lies far outside; x and y must be in [0, 1] of '
+        'the sides.'
+      )
     predictions[int(name)] = {'nodes': found['nodes'], 'edges': found['edges']}
   return predictions
+
+
+def _far_outside(nodes):
+  try:
+    return archives.far_outside(nodes).any()
+  except (TypeError, ValueError, OverflowError):
+    return False  # No positions at all.

@@ -363,6 +363,7 @@ def test_predictions_survive_their_file(tmp_path):
     ('[]', 'p.json: predictions must be a JSON object'),
     ('{"one": {"nodes": [], "edges": []}}', "'one' is not the number of an image"),
     ('{"1": {"nodes": []}}', "image 1 must have 'nodes' and 'edges'"),
+    ('{"0": {"nodes": [[20, 3]], "edges": []}}', 'p.json: image 0: a node lies far'),
     ('{"1": 2}', "image 1 must have 'nodes' and 'edges'"),
   ],
 )

@@ -116,6 +116,20 @@ def read_arrays(path, wanted=lambda name: True, *, kind='graph archive'):
   return {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)}
 
 
+def far_outside(places):
+  """Which positions in [0, 1] of the sides can be none, such as those in pixels.
+
+  A node may lie a little outside its image, but not by more than its side.
+
+  Args:
+    places: `[..., 2]` float (x, y).
+
+  Returns:
+    `[...]` bool; False for what is not a number.
+  """
+  return (np.abs(np.asarray(places, np.float64) - 0.5) > 1.5).any(axis=-1)
+
+
 def _check_arrays(path, arrays):
   """Checks every array of the layout; the message names the file and the image."""
   for name in ARRAYS:
@@ -162,6 +176,8 @@ def _check_arrays(path, arrays):
   edge = np.arange(arrays['edges'].shape[1]) < arrays['num_edges'][:, None]  # [n, E]
   finite = np.isfinite(arrays['nodes']).all(axis=2)
   refuse((node & ~finite).any(axis=1), 'a node position is not finite')
+  far = (node & finite & far_outside(arrays['nodes'])).any(axis=1)
+  refuse(far, 'a node lies far outside; x and y must be in [0, 1] of the sides')
   ends = arrays['edges']
   outside = (ends < 0) | (ends >= arrays['num_nodes'][:, None, None])
   refuse((edge & outside.any(axis=2)).any(axis=1), 'an edge index is out of range')
@@ -293,8 +309,9 @@ def write(path, images, graphs, *, fields=None):
     fields: `{name: [n, ...] array}`, what else there is to say of each image.
 
   Raises:
-    ValueError: numbers or shapes do not fit, a value is out of its range, or the file
-      cannot be written.
+    ValueError: numbers or shapes do not fit, a value is out of its range (nodes may lie
+      outside by up to the side), an edge is a loop or there twice, or the file cannot
+      be written.
   """
   path, fields = files.expand(path), dict(fields or {})
   images, graphs = np.asarray(images), list(graphs)
@@ -309,10 +326,7 @@ def write(path, images, graphs, *, fields=None):
   count = len(images)
   if len(graphs) != count:
     raise ValueError(f'{count} images but {len(graphs)} graphs.')
-  pairs = [
-    (np.asarray(n, np.float64).reshape(-1, 2), np.asarray(e, np.int64).reshape(-1, 2))
-    for n, e in graphs
-  ]
+  pairs = [_checked_graph(path, i, *graph) for i, graph in enumerate(graphs)]
   num_nodes = np.array([len(n) for n, _ in pairs], np.int32)
   num_edges = np.array([len(e) for _, e in pairs], np.int32)
   nodes = np.full((count, num_nodes.max(initial=0), 2), -1, np.float32)
@@ -337,6 +351,24 @@ def write(path, images, graphs, *, fields=None):
     files.write_atomically(path, buffer.getvalue())
   except OSError as error:
     raise ValueError(f'{path}: cannot be written ({error.strerror}).') from None
+
+
+def _checked_graph(path, number, nodes, edges):
+  """A graph to write as arrays `[m, 2]` float64 and `[e, 2]` int64, if it is one."""
+
+  def refuse(wrong, message):
+    if wrong:
+      raise ValueError(f'{path}: image {number}: {message}.')
+
+  nodes = np.asarray(nodes, np.float64).reshape(-1, 2)
+  given = np.asarray(edges).reshape(-1, 2)
+  edges = given.astype(np.int64)
+  refuse(far_outside((nodes + 1) / 2).any(), 'x and y of a node must be in [-1, 1]')
+  refuse((edges != given).any(), 'an edge index is not a whole number')
+  refuse((edges[:, 0] == edges[:, 1]).any(), 'an edge joins a node to itself')
+  unique = np.unique(np.sort(edges, axis=1), axis=0)
+  refuse(len(unique) < len(edges), 'an edge is there twice')
+  return nodes, edges
 
 
 def split(archive, key, *, fraction, seed):

@@ -146,6 +146,12 @@ def _truth(path, arrays, count, scale):
   visible = ((shares != -1) & np.isfinite(shares)).all(axis=-1)
   if 'points_ok' in arrays:
     visible &= _field(path, arrays, 'points_ok', count).astype(bool)[:, None]
+  far = (visible & archives.far_outside(shares)).any(axis=1)
+  if far.any():
+    raise ValueError(
+      f'{path}: image {int(np.argmax(far))}: a point lies far outside; x and y must be '
+      'in [0, 1] of the sides.'
+    )
   sides = _field(path, arrays, scale, count) if scale else np.ones(count)
   # Without points there is no distance either; nothing is divided by it.
   sides = np.where(visible.any(axis=1), sides, 1)

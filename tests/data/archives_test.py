@@ -226,9 +226,19 @@ def test_a_wrong_value_is_refused_with_its_image_named(path):
   _edit(path, nodes=nodes)
   with pytest.raises(ValueError, match='image 7: a node position is not finite'):
     archives.load(path)
+  nodes = good.copy()
+  nodes[7, 1] = [-1, 2]  # Outside, but not out of reason.
+  _edit(path, nodes=nodes)
+  np.testing.assert_array_equal(archives.load(path).nodes[7, 1], [-3, 3])
+  for far in (2.01, -1.01, 30):
+    nodes[7, 1, 1] = far
+    _edit(path, nodes=nodes)
+    with pytest.raises(ValueError, match='tiny.npz: image 7: a node lies far outside'):
+      archives.load(path)
   # Padding may hold anything.
   nodes = good.copy()
   nodes[6, 2] = np.nan
+  nodes[5, 1:] = 30
   _edit(path, nodes=nodes)
   assert np.isfinite(archives.load(path).nodes).all()
   for bad in (2, -1):
@@ -298,6 +308,15 @@ def test_fit_options_need_the_field(path):
       [([[0.0, 0.0]], [[0, 1]])],
       {},
       'image 0: an edge index is out of range',
+    ),
+    *(
+      (np.zeros((2, 4, 4), np.uint8), [([], []), (nodes, edges)], {}, message)
+      for nodes, edges, message in (
+        ([[2.0, 3.5]], [], r'image 1: x and y of a node must be in \[-1, 1\]'),
+        ([[0, 0], [0, 1]], [[0, 1], [1, 1]], 'image 1: an edge joins a node to itself'),
+        ([[0, 0], [0, 1]], [[0, 1], [1, 0]], 'image 1: an edge is there twice'),
+        ([[0, 0], [0, 1]], [[0, 0.5]], 'image 1: an edge index is not a whole number'),
+      )
     ),
     (
       np.zeros((1, 4, 4), np.uint8),

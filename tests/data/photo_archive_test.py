@@ -199,6 +199,10 @@ def test_what_cannot_be_split_is_named(tmp_path):
     ),
     (dict(images=None), "must have 'images', or 'data' and 'offsets'"),
     (dict(points=np.zeros((11, 2, 2))), r'points must be \[12, M, 2\]'),
+    (
+      dict(points=np.full((12, 2, 2), 8.0)),
+      'image 0: a point lies far outside; x and y must be in',
+    ),
     (dict(points_ok=np.zeros(12, bool)), "no image for the part 'fit'"),
     (
       dict(images=None, data=np.zeros(9, np.uint8), offsets=np.array([0, 5])),
