@@ -49,10 +49,10 @@ img2graph COMMAND --help tells more of each."""
 _PREDICT = """Finds the graphs of line drawings.
 
 IMAGE is a file of any size and aspect ratio (PNG, JPEG, TIFF, ...; RGB, grey, alpha,
-16 bits), a folder of such files, or a pattern like 'scans/*.png'. For each image
-DIR/STEM.FORMAT is written in every format asked for, and DIR/STEM_overlay.png, the
-graph over the image. Positions are pixels of the image; (0, 0) is the outer corner of
-its first pixel.
+16 bits), a folder of such files, or a pattern like 'scans/*.png'. Of a file of several
+pages or frames the first is read, and a line says so. For each image DIR/STEM.FORMAT is
+written in every format asked for, and DIR/STEM_overlay.png, the graph over the image.
+Positions are pixels of the image; (0, 0) is the outer corner of its first pixel.
 
 Where several images have one stem, the name of their folder is put in front
 (a/x.png and b/x.png: a_x and b_x), then their suffix behind (x_png and x_jpg), then a
@@ -496,6 +496,7 @@ def _predict(arguments):
   progress.begin(len(paths))
   try:
     for path, document in found:
+      _tell_pages(path, progress)
       document = predict.named(document, path)
       stem = output / names[path]
       try:
@@ -556,6 +557,8 @@ def _links(arguments):
   paths = [path for path in paths if path in found]
   if not paths:
     return _MISTAKE
+  for path in paths:
+    _tell_pages(path)
   with _mistakes():
     whole = links.shared([found[path] for path in paths], threshold=0)
     groups = links.spectral_groups(whole, arguments.groups)
@@ -821,6 +824,8 @@ def _affinity(arguments):
     classifier = affinity_graph.load(arguments.weights)
     found = dict(predict.load_ahead(paths, classifier.read, on_error=report))
     images = list(found.values())
+    for path in found:
+      _tell_pages(path)
     if len(images) < 2:
       raise _Mistake(f'an affinity graph needs two images or more; got {len(images)}.')
     document = affinity_graph.build(
@@ -877,6 +882,17 @@ def _colours(path):
   from img2graph.data import images as image_lib
 
   return np.round(255 * image_lib.read_colours(path)).astype(np.uint8)
+
+
+def _tell_pages(path, progress=None):
+  """Says that an image file has pages that are not read, if it has."""
+  from img2graph.data import images as image_lib
+
+  count = image_lib.count_pages(path)
+  if count > 1:
+    if progress is not None:
+      progress.end_line()
+    _complain(f'{path} has {count} pages; the first is read.')
 
 
 def _thumbnail(path):

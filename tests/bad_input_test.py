@@ -91,6 +91,22 @@ def test_bad_files_are_told_and_good_ones_done(stub_weights, run, tmp_path):
   assert written(run.output) == ['good.json', 'good_overlay.png']
 
 
+def test_pages_that_are_not_read_are_told(stub_weights, run, tmp_path):
+  pages = [Image.new('L', (20, 30), 255) for _ in range(3)]
+  pages[0].putpixel((3, 4), 0)
+  paths = [tmp_path / name for name in ('a.tif', 'b.gif', 'c.png')]
+  for path in paths:
+    pages[0].save(path, save_all=True, append_images=pages[1:2] + [pages[0]])
+  # Not a page, but another view of the same photograph.
+  pages[0].save(tmp_path / 'd.jpg', 'MPO', save_all=True, append_images=pages[1:])
+  status, lines = run(tmp_path)
+  assert status == 0
+  assert lines[:-1] == [
+    f'img2graph: {path} has 3 pages; the first is read.' for path in paths
+  ]
+  assert lines[-1] == f'4 graphs in {run.output}.'
+
+
 def test_only_bad_files_write_nothing(stub_weights, run, tmp_path):
   (tmp_path / 'empty.png').touch()
   status, lines = run(tmp_path / 'empty.png')

@@ -151,6 +151,15 @@ def test_links_of_a_folder(keypoints, frames, tmp_path):
   assert sorted(int(d.node_ids[0]) for d in parts) == [1, 2]
 
 
+def test_frames_that_are_not_read_are_told(keypoints, frames, tmp_path, capsys):
+  film = [Image.open(frames / f'{k}.png') for k in range(3)]
+  film[0].save(tmp_path / 'film.gif', save_all=True, append_images=film[1:])
+  arguments = ['links', f'--output={tmp_path}/out', '--weights=w.npz']
+  assert cli.main([*arguments, f'{tmp_path}/film.gif']) == 0
+  line, _ = capsys.readouterr().err.splitlines()
+  assert line == f'img2graph: {tmp_path}/film.gif has 3 pages; the first is read.'
+
+
 def test_links_again_into_the_folder_of_the_photographs(
   keypoints, frames, tmp_path, capsys, monkeypatch
 ):

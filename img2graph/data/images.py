@@ -131,6 +131,21 @@ def read_colours(path):
   return np.clip(colours, 0, 1)
 
 
+def count_pages(path):
+  """Pages or frames of an image file, of which `read` takes the first.
+
+  Further views inside a photograph, as telephones write them (MPO), are none.
+
+  Returns:
+    int; 1 for what cannot be read, which `read` tells of.
+  """
+  try:
+    with Image.open(file_lib.expand(path), formats=FORMATS) as image:
+      return 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1)
+  except Exception:  # Decoders meet damage in many ways.
+    return 1
+
+
 def read_photograph(path):
   """Pixels of a photograph in [0, 1], float32 `[H, W, 3]`.
 
