@@ -123,7 +123,12 @@ def _rows_of_classes(path, arrays, count, label, classes):
   """Numbers of the images of some classes, `[m]`."""
   if not classes:
     return np.arange(count)
+  if isinstance(classes, str | int):
+    raise ValueError(f'classes must be several names or numbers; got {classes!r}.')
   names = archives.read_info(path).get('classes', [])
+  if not isinstance(names, list):
+    beside = path.with_suffix('.json')
+    raise ValueError(f"{beside}: 'classes' must be a list of names; got {names!r}.")
   numbers = []
   for name in classes:
     if isinstance(name, str) and name not in names:

@@ -175,6 +175,8 @@ def test_batches_on_the_device_are_those_of_the_host(path, flip):
     (dict(split_by='points'), "no field 'points' with one value"),
     (dict(fraction=1.0), 'fraction must be between 0 and 1'),
     (dict(classes=('cow',)), "no class 'cow'; it has cat, dog"),
+    (dict(classes='cat'), "classes must be several names or numbers; got 'cat'"),
+    (dict(classes=1), 'classes must be several names or numbers; got 1'),
     (dict(classes=(7,)), r'no image of the classes \[7\]'),
     (dict(part='fit', scale='label'), "field 'label' must be above 0"),
   ],
@@ -182,6 +184,12 @@ def test_batches_on_the_device_are_those_of_the_host(path, flip):
 def test_wrong_options_are_told_in_one_sentence(path, options, message):
   with pytest.raises(ValueError, match=message):
     data.build('photo_archive', **(dict(path=str(path)) | options))
+
+
+def test_a_description_without_a_list_of_classes_is_told(path):
+  path.with_suffix('.json').write_text('{"classes": 3}')
+  with pytest.raises(ValueError, match="a.json: 'classes' must be a list .*; got 3"):
+    data.build('photo_archive', path=str(path), classes=('cat',))
 
 
 def test_what_cannot_be_split_is_named(tmp_path):
