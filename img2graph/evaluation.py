@@ -409,7 +409,7 @@ def read_predictions(path):
     entries = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise ValueError(f'{path}: there is no such file of predictions.') from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f'{path}: not a JSON file of predictions ({error}).') from None
   if not isinstance(entries, dict):
     raise ValueError(f'{path}: predictions must be a JSON object by image number.')

@@ -10,8 +10,6 @@ No pickle is written or read, so a file from elsewhere can do no harm.
 import io
 import json
 import pathlib
-import zipfile
-import zlib
 
 import jax
 import numpy as np
@@ -147,7 +145,10 @@ def _read(path):
       arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
   except PermissionError:
     raise ValueError(f'weights {path} cannot be read: permission denied.') from None
-  except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError):
+  except MemoryError:
+    raise
+  # Damage shows in many ways: in the zip file, its compression, the arrays' headers.
+  except Exception:
     raise ValueError(
       f'weights {path} are damaged, or no weights file at all.'
     ) from None
@@ -159,7 +160,7 @@ def _parse_meta(path, entry):
   try:
     meta = json.loads(str(entry))
     found = str(meta['format'])
-  except (ValueError, TypeError, KeyError):
+  except (ValueError, TypeError, KeyError, RecursionError):
     raise ValueError(f'{path} is not a weights file of img2graph.') from None
   if not found.startswith('img2graph-weights/'):
     raise ValueError(f'{path} is not a weights file of img2graph.')

@@ -360,6 +360,7 @@ def test_predictions_survive_their_file(tmp_path):
   ('text', 'message'),
   [
     ('', 'p.json: not a JSON file of predictions'),
+    ('[' * 100_000, 'p.json: not a JSON file of predictions'),
     ('[]', 'p.json: predictions must be a JSON object'),
     ('{"one": {"nodes": [], "edges": []}}', "'one' is not the number of an image"),
     ('{"1": {"nodes": []}}', "image 1 must have 'nodes' and 'edges'"),

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from img2graph import formats
 from img2graph import graph as graph_lib
+from tests import damage
 
 EVERY_FORMAT = pytest.mark.parametrize('format', formats.FORMATS)
 
@@ -350,6 +351,15 @@ def test_dot_as_graphviz_rewrites_it_is_read(tmp_path):
     height=10,
   )
   assert formats.read(path) == expected
+
+
+@pytest.mark.parametrize('spoil', damage.WAYS)
+def test_an_npz_whose_damage_shows_late_is_told(tmp_path, spoil):
+  path = tmp_path / 'graph.npz'
+  formats.write(document(), path)
+  spoil(path)
+  with pytest.raises(ValueError, match='graph.npz .*it is no npz archive'):
+    formats.read(path)
 
 
 def test_npz_is_an_archive_of_one_graph(tmp_path):

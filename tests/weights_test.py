@@ -9,6 +9,7 @@ import pytest
 
 import img2graph
 from img2graph import weights
+from tests import damage
 from tests.training import toy
 
 
@@ -109,6 +110,8 @@ def flip(path):
     (lambda p: p.write_bytes(b'%PDF-1.4 nothing'), 'damaged, or no weights file'),
     (cut, 'damaged, or no weights file'),
     (flip, 'damaged, or no weights file'),
+    *((spoil, 'damaged, or no weights file') for spoil in damage.WAYS),
+    (lambda p: np.savez(p, __meta__=np.array('[' * 100_000)), 'not a weights file'),
     (lambda p: np.savez(p, a=np.zeros(3)), 'not a weights file of img2graph'),
     (lambda p: np.savez(p, __meta__=np.array('[1]')), 'not a weights file'),
     (lambda p: np.save(p.open('wb'), np.zeros(3)), 'not a weights file'),

@@ -107,8 +107,11 @@ def read_arrays(path, wanted=lambda name: True, *, kind='graph archive'):
     raise ValueError(f'{path}: there is no such {kind}.') from None
   except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f'{path}: not a readable .npz {kind} ({error}).') from None
-  except ValueError as error:
-    if str(error).startswith(str(path)):
+  except MemoryError:
+    raise
+  # Damage shows in many ways: in the zip file, its compression, the arrays' headers.
+  except Exception as error:
+    if isinstance(error, ValueError) and str(error).startswith(str(path)):
       raise
     # numpy's own sentences speak of pickles.
     raise ValueError(f'{path}: not a readable .npz {kind}.') from None
@@ -290,7 +293,7 @@ def read_info(path):
     return {}
   try:
     info = json.loads(beside.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f'{beside}: not a readable description ({error}).') from None
   if not isinstance(info, dict):
     raise ValueError(f'{beside}: a description must be a JSON object.')

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from img2graph.data import archives
+from tests import damage
 
 COUNT = 12
 
@@ -272,6 +273,19 @@ def test_what_is_no_archive_is_refused(path, tmp_path):
   with open(path, 'wb') as file:
     np.save(file, np.zeros(3))
   with pytest.raises(ValueError, match='tiny.npz: not a graph archive but a single'):
+    archives.load(path)
+
+
+@pytest.mark.parametrize('spoil', damage.WAYS)
+def test_damage_that_shows_late_is_told(path, spoil):
+  spoil(path)
+  with pytest.raises(ValueError, match='tiny.npz: not a readable .npz graph archive'):
+    archives.load(path)
+
+
+def test_a_description_nested_too_deeply_is_told(path):
+  path.with_suffix('.json').write_text('[' * 100_000)
+  with pytest.raises(ValueError, match='tiny.json: not a readable description'):
     archives.load(path)
 
 

@@ -41,7 +41,8 @@ def aligned(folder, part):
   marks = base.need(folder, f'{name}_kp.npy', what="the aligned birds' points")
   try:
     marks = np.load(marks)
-  except (OSError, ValueError, EOFError) as error:
+  # Damage shows in many ways, of which most are the reader's own.
+  except Exception as error:
     raise ValueError(f'{marks} is not an array of points ({error}).') from None
   if marks.shape != (len(files), 15, 3):
     raise ValueError(

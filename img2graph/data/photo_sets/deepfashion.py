@@ -36,7 +36,7 @@ def photos(folder, part):
     entries = json.loads(path.read_text())
     same = [entry['image_path'] for entry in entries] == names
     marks = np.array([entry['keypoints'] for entry in entries], np.float64)
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ValueError(f'{path} is not the list of points ({error}).') from None
   if not same:
     raise ValueError(f'{path} must tell of the photographs of {name}.csv in order.')
