@@ -9,6 +9,7 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
 
 from img2graph.data import images
 
@@ -42,7 +43,7 @@ def count(path, arrays):
   return len(offsets) - 1
 
 
-def decode(path, arrays, number, convert):
+def decode(path, arrays, number, convert, *, turn=True):
   """What a function makes of one image.
 
   Args:
@@ -50,6 +51,7 @@ def decode(path, arrays, number, convert):
     arrays: what `count` has looked at.
     number: of the image.
     convert: a function of the PIL image in RGB, see `images.to_rgb`.
+    turn: turn a file as its EXIF entry says, as `images.decode` does.
 
   Raises:
     images.BadImage: the image is damaged.
@@ -60,6 +62,7 @@ def decode(path, arrays, number, convert):
   try:
     file = io.BytesIO(arrays['data'][start:end])
     with Image.open(file, formats=images.FORMATS) as image:
-      return convert(images.to_rgb(image))
+      turned = ImageOps.exif_transpose(image) if turn else image
+      return convert(images.to_rgb(turned))
   except Exception as error:  # Decoders meet damage in many ways.
     raise images.BadImage(f'{path}: image {number} is damaged ({error}).') from error

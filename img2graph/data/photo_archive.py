@@ -3,7 +3,9 @@
   images          `[n, H, W, 3]` or `[n, H, W]` uint8; or data and offsets, files end to
                   end, see `data.packed_images`
   points          `[n, M, 2]` float (x, y) in [0, 1] of the width and height; -1 where a
-                  point is missing. Optional
+                  point is missing. Optional. With points, files are taken as they are
+                  stored, which is what points are about; without, they are turned as
+                  their EXIF entries say
   points_ok       `[n]` bool, whether an image has points at all. Optional
 
 Any further array of length n is a *field*: a class, who or what is seen, a distance. A
@@ -100,10 +102,11 @@ def source(
   if not len(rows):
     raise ValueError(f'{path} has no image for the part {part!r}.')
   stretch = functools.partial(base.stretch, side=side)
+  decode = functools.partial(
+    packed_images.decode, path, arrays, convert=stretch, turn='points' not in arrays
+  )
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    pixels = pool.map(
-      lambda row: packed_images.decode(path, arrays, row, stretch), rows.tolist()
-    )
+    pixels = pool.map(decode, rows.tolist())
     pixels = np.stack(list(pixels))
   whole = {'image': pixels} | {name: values[rows] for name, values in truth.items()}
   return resident.host_source(whole, on_device=on_device, complete=complete)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from img2graph import data
+from img2graph.data import images
 
 COUNT = 12
 
@@ -123,6 +124,23 @@ def test_files_end_to_end_are_decoded_and_stretched(tmp_path):
   np.savez(path, data=broken, offsets=offsets)
   with pytest.raises(ValueError, match='b.npz: image 0 is damaged'):
     read(path, part='all')
+
+
+@pytest.mark.parametrize('points', [None, np.full((1, 1, 2), 0.5)])
+def test_files_are_turned_as_in_prediction_unless_they_have_points(tmp_path, points):
+  upright = np.zeros((8, 8, 3), np.uint8)
+  upright[:, 4:] = 200
+  exif = Image.Exif()
+  exif[0x0112] = 6  # To be turned to the right.
+  file = tmp_path / 'a.png'
+  Image.fromarray(upright).save(file, exif=exif)
+  raw = np.frombuffer(file.read_bytes(), np.uint8)
+  values = dict(data=raw, offsets=[0, len(raw)], points=points)
+  np.savez(tmp_path / 'a.npz', **{n: v for n, v in values.items() if v is not None})
+  (found,) = read(tmp_path / 'a.npz', part='all')['image']
+  seen = np.round(255 * images.read_photograph(file)).astype(np.uint8)
+  assert not np.array_equal(seen, upright)
+  np.testing.assert_array_equal(found, seen if points is None else upright)
 
 
 def test_grey_images_get_three_channels(tmp_path):
