@@ -915,20 +915,36 @@ def _expand(images, report):
 
   paths = {}
   for name in images:
-    found = [pathlib.Path(name)]
-    try:
-      if not os.path.lexists(name) and glob.has_magic(name):
-        found = [pathlib.Path(p) for p in sorted(glob.glob(name, recursive=True))]
-        if not found:
-          raise ValueError(f'there is no file that fits {name}.')
-      if len(found) == 1 and found[0].is_dir():
-        found = image_lib.find(found[0])
+    for match in _matches(name, report):
+      try:
+        found = image_lib.find(match) if match.is_dir() else [match]
+      except (ValueError, OSError) as error:
+        report(match, error)
+        continue
       for path in found:
         # Not of links' targets: in a store, one content may have several names.
         paths.setdefault(os.path.abspath(path), path)
-    except (ValueError, OSError) as error:
-      report(name, error)
   return list(paths.values())
+
+
+def _matches(name, report):
+  """What a name stands for: itself, or if it is a pattern, what fits it.
+
+  As if the shell had read the pattern, but that ** leaves out folders: what lies in
+  them fits it too.
+  """
+  try:
+    if os.path.lexists(name) or not glob.has_magic(name):
+      return [pathlib.Path(name)]
+    found = [pathlib.Path(p) for p in sorted(glob.glob(name, recursive=True))]
+    if '**' in pathlib.Path(name).parts:
+      found = [path for path in found if not path.is_dir()]
+    if not found:
+      raise ValueError(f'there is no file that fits {name}.')
+    return found
+  except (ValueError, OSError) as error:
+    report(name, error)
+    return []
 
 
 def _output_names(paths):

@@ -173,6 +173,20 @@ def test_patterns_and_folders_give_each_image_once(stub_weights, run, tmp_path):
   assert status == 2 and '*.gif' in line
 
 
+def test_patterns_in_quotes_are_as_without(stub_weights, run, tmp_path):
+  scans = tmp_path / 'scans'
+  for name in ('a.png', 'p/b.png', 'p/q/c.png', 'r/d.png'):
+    (scans / name).parent.mkdir(parents=True, exist_ok=True)
+    draw(scans / name)
+  (scans / 'empty').mkdir()
+  for asked in ([scans / '*'], sorted(scans.glob('*'))):
+    status, (line, summary) = run(*asked)
+    assert status == 2 and f'{scans}/empty has no images' in line
+    assert summary == f'4 graphs in {run.output}; 1 bad image.'
+  status, lines = run(scans / '**')
+  assert status == 0 and lines == [f'4 graphs in {run.output}.']
+
+
 def test_overlays_of_an_earlier_run_are_no_input(stub_weights, run, tmp_path):
   draw(tmp_path / 'a.png')
   for _ in range(2):
