@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import stat
 
 import numpy as np
 import scipy.ndimage
@@ -63,8 +64,8 @@ def read(path, *, polarity='auto'):
     `[H, W]` float32 in [0, 1].
 
   Raises:
-    BadImage: the file is missing, a folder, empty, cut off, unreadable, too large
-      (about 178 megapixels), no image, or has pixels that are not finite.
+    BadImage: the file is missing, a folder, a pipe, empty, cut off, unreadable, too
+      large (about 178 megapixels), no image, or has pixels that are not finite.
     ValueError: there is no such polarity.
   """
   if polarity not in POLARITIES:
@@ -191,7 +192,10 @@ def decode(path, convert, *, turn=True):
   try:
     if path.is_dir():
       raise BadImage(f'{path} is a folder, not an image file.')
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+      raise BadImage(f'{path} must be a regular file, not a pipe or a device.')
+    if status.st_size == 0:
       raise BadImage(f'{path} is an empty file.')
     file = path.open('rb')
   except FileNotFoundError:

@@ -246,6 +246,13 @@ def test_bad_files_are_named_in_one_sentence(tmp_path):
     assert '\n' not in str(caught.value)
 
 
+def test_a_pipe_is_told_before_it_is_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.png')
+  for path in (tmp_path / 'pipe.png', os.devnull):
+    with pytest.raises(images.BadImage, match=f'{path} must be a regular file'):
+      images.read(path)
+
+
 def test_file_without_permission_is_named(tmp_path, monkeypatch):
   path = save(tmp_path / 'a.png', as_bytes(cross()))
 
