@@ -2,12 +2,12 @@
 
   --config=configs/image_folder.py --config.data.dir=PATH
 
-png, jpg and whatever else pillow reads, of any size, in the folder and below it. The
-shipped weights are adapted to it: half of every batch is from the folder, to be drawn
-with its lines thinned to one width, and half is generated, rough and clean, so that
-what those taught is not forgotten. There is no true graph to score against: look at the
-panels in the workdir, and predict with the weights that the run leaves there. Variants:
-`base`, `smoke` (tests).
+PNG, JPEG, TIFF and the other kinds that `images.SUFFIXES` names, of any size, in the
+folder and below it. The shipped weights are adapted to it: half of every batch is from
+the folder, to be drawn with its lines thinned to one width, and half is generated,
+rough and clean, so that what those taught is not forgotten. There is no true graph to
+score against: look at the panels in the workdir, and predict with the weights that the
+run leaves there. Variants: `base`, `smoke` (tests).
 """
 
 from configs import line_drawings

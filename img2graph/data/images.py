@@ -23,7 +23,8 @@ from img2graph import geometry
 MARK = 'img2graph'
 POLARITIES = ('auto', 'dark_on_light', 'light_on_dark')
 SUFFIXES = frozenset(
-  ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm')
+  ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.bmp', '.dib', '.tif', '.tiff', '.gif')
+  + ('.webp', '.ppm', '.pgm', '.pbm', '.pnm')
 )
 # Paper that differs by more than this between places of an image is unevenly lit.
 _UNEVEN = 0.1

@@ -355,6 +355,15 @@ def test_find_lists_images_sorted_and_without_hidden_ones(tmp_path):
   assert found == ['a.JPG', 'b.png', 'sub/c.tif']
 
 
+@pytest.mark.parametrize('suffix', ['jpe', 'jfif', 'dib', 'pbm', 'pnm'])
+def test_find_knows_every_suffix_of_a_kind_that_is_read(tmp_path, suffix):
+  ink = cross()
+  path = tmp_path / f'a.{suffix}'
+  Image.fromarray(as_bytes(1 - ink)).convert('1').save(path, quality=100)
+  assert images.find(tmp_path) == [path]
+  np.testing.assert_allclose(images.read(path), ink, atol=0.06)
+
+
 def test_folders_and_files_may_begin_with_the_home_folder(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   path = save(tmp_path / 'a.png', as_bytes(cross()))
