@@ -7,6 +7,7 @@ is shown, -1 and 1 being its outer edges, however it is stretched to a square.
 """
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Sequence
 from concurrent import futures
@@ -16,6 +17,9 @@ import numpy as np
 from PIL import Image
 
 from img2graph.data import images
+
+# Not absl's logger, which training silences.
+_LOG = logging.getLogger(__name__)
 
 PARTS = ('train', 'fit', 'test')
 
@@ -104,20 +108,37 @@ def read_square(path, side, box=None, *, turn=False):
   return images.decode(path, lambda image: stretch(image, side, box), turn=turn)
 
 
-def sizes(files):
-  """Width and height in pixels of image files, `[n, 2]` int64, from their headers."""
+def sizes(files, *, skip=False):
+  """Width and height in pixels of image files, from their headers.
+
+  Args:
+    files: n paths.
+    skip: pass over files that cannot be read, each with one warning.
+
+  Returns:
+    `[n, 2]` int64; 0 x 0 for those passed over.
+
+  Raises:
+    images.BadImage: a file cannot be read; with `skip`, none can.
+  """
 
   def size(path):
     try:
       with Image.open(path, formats=images.FORMATS) as image:
         return image.size
-    except OSError as error:
-      raise images.BadImage(f'{path} cannot be read ({error}).') from None
+    # Decoders meet damage in many ways.
+    except Exception as error:
+      if not skip:
+        raise images.BadImage(f'{path} cannot be read ({error}).') from None
+      _LOG.warning('skipped: %s cannot be read (%s).', path, error)
+      return 0, 0
 
   # Of 160,000 files, which are slow to open one after another.
   with futures.ThreadPoolExecutor(16) as pool:
-    found = list(pool.map(size, files))
-  return np.array(found, np.int64).reshape(-1, 2)
+    found = np.array(list(pool.map(size, files)), np.int64).reshape(-1, 2)
+  if len(found) and not found.any():
+    raise images.BadImage(f'none of the {len(found)} photographs can be read.')
+  return found
 
 
 def eye_distance(points):

@@ -33,7 +33,7 @@ def aligned(folder, part):
   """Photos of the aligned set; see the top of the file."""
   names = _names(folder, part)
   files = _files(folder, 'img_align_celeba', names)
-  size = base.sizes(files[:1])[0]  # All are of one size.
+  size = _common_size(files, skip=part == 'train')
   margin = (1 - _SHOWN) / 2 * size
   box = np.concatenate([margin, size - margin])
   boxes = np.broadcast_to(box, (len(files), 4))
@@ -60,9 +60,10 @@ def wild(folder, part):
     'Anno/list_bbox_celeba.txt',
     what="CelebA's table of face boxes",
   )
-  size = base.sizes(files)  # [n, 2]
+  size = base.sizes(files, skip=part == 'train')  # [n, 2]
   face = _table(boxes, names, 4)  # x, y, width, height
   large = face[:, 2] * face[:, 3] >= _SMALLEST_FACE * size.prod(axis=1)
+  large &= size.all(axis=1)  # Not those that were passed over.
   files = [file for file, keep in zip(files, large, strict=True) if keep]
   if not files:
     raise ValueError(f'no face of {folder} fills 30 % of its photograph.')
@@ -77,6 +78,17 @@ def wild(folder, part):
   marks = _table(table, names[large], 10).reshape(-1, 5, 2)
   points = marks / size[large][:, None] * 2 - 1
   return base.Photos(files, points=points, scale=base.eye_distance(points))
+
+
+def _common_size(files, *, skip):
+  """Width and height `[2]`: of the first, or with `skip`, the first that is good."""
+  for file in files:
+    try:
+      return base.sizes([file])[0]
+    except ValueError:
+      # Told when training draws it.
+      if not skip or file is files[-1]:
+        raise
 
 
 def _names(folder, part):

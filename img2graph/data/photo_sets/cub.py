@@ -21,6 +21,7 @@ with the trimmed corner on its left and above, but not on its right and below.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -89,9 +90,12 @@ def _photos(folder, birds, part):
     folder, 'CUB_200_2011/images', 'images', what="CUB's folder of photographs"
   )
   files = base.need_files(images, [str(bird.rel_path) for bird in birds])
+  size = base.sizes(files, skip=part == 'train')  # [n, 2]
+  good = size.all(axis=1)
+  files, birds = (list(itertools.compress(rows, good)) for rows in (files, birds))
   boxes = np.array([[getattr(b.bbox, n) for n in _CORNERS] for b in birds], np.float64)
   marks = np.array([bird.parts for bird in birds], np.float64)  # [n, 3, 15]
-  boxes, points, visible = crop(base.sizes(files), boxes, marks.transpose(0, 2, 1))
+  boxes, points, visible = crop(size[good], boxes, marks.transpose(0, 2, 1))
   if part == 'train':
     return base.Photos(files, boxes)
   return base.Photos(files, boxes, points, visible)

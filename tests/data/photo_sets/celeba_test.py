@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from img2graph.data import images
 from img2graph.data.photo_sets import base
 from img2graph.data.photo_sets import celeba
 from img2graph.data.photo_sets import unlabelled
@@ -31,6 +32,27 @@ def test_small_faces_are_left_out_in_the_wild(folder):
   assert numbers(celeba.wild(folder, 'fit')) == [2, 7]
   trees.photo(folder / 'img_celeba/000007.jpg', (41, 20))
   assert numbers(celeba.wild(folder, 'fit')) == [2]
+
+
+def test_training_passes_over_what_cannot_be_read(folder, caplog):
+  boxes = celeba.aligned(folder, 'train').boxes
+  for name in ('img_align_celeba/000001.jpg', 'img_celeba/000002.jpg'):
+    (folder / name).write_bytes(b'no image')
+  photos = celeba.aligned(folder, 'train')
+  assert numbers(photos) == [1, 2, 4, 5, 6]  # Passed over when it is drawn.
+  np.testing.assert_array_equal(photos.boxes, boxes)
+  assert not caplog.messages
+  assert numbers(celeba.wild(folder, 'train')) == [1, 5]
+  (message,) = caplog.messages
+  assert message.startswith('skipped: ') and '000002.jpg cannot be read' in message
+  with pytest.raises(images.BadImage, match='000002.jpg cannot be read'):
+    celeba.wild(folder, 'fit')
+  for path in folder.glob('img_*/*'):
+    path.write_bytes(b'no image')
+  with pytest.raises(images.BadImage, match='cannot be read'):
+    celeba.aligned(folder, 'train')
+  with pytest.raises(images.BadImage, match='none of the 5 photographs can be read'):
+    celeba.wild(folder, 'train')
 
 
 def test_aligned_faces_show_the_middle(folder):

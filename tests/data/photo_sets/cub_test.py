@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from img2graph.data import images
 from img2graph.data.photo_sets import cub
 from tests.data.photo_sets import trees
 
@@ -46,6 +47,19 @@ def test_the_lists_choose_all_birds_or_one_class(tmp_path):
   (tmp_path / 'CUB_200_2011/cachedir/cub/data/val_cub_cleaned.mat').unlink()
   with pytest.raises(ValueError, match='belongs at .*val_cub_cleaned.mat'):
     cub.class_1(tmp_path, 'fit')
+
+
+def test_training_passes_over_what_cannot_be_read(tmp_path, caplog):
+  trees.birds(tmp_path)
+  before = cub.everything(tmp_path, 'train')
+  before.files[1].write_bytes(b'no image')
+  photos = cub.everything(tmp_path, 'train')
+  assert numbers(photos) == [1, 3]
+  np.testing.assert_array_equal(photos.boxes, before.boxes[[0, 2]])
+  (message,) = caplog.messages
+  assert message.startswith(f'skipped: {before.files[1]} cannot be read')
+  with pytest.raises(images.BadImage, match='cannot be read'):
+    cub.everything(tmp_path, 'fit')
 
 
 def test_birds_are_cropped_by_hand(tmp_path):
