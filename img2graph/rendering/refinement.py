@@ -90,7 +90,8 @@ class RefinementNet(nn.Module):
       the others 0) starts without a shift; what is drawn may start darker or lighter
       than paper. 'identity' starts with the drawing itself in the first channel.
     limited: whether what is drawn faintly stays faint: two pixels of the result differ
-      by no more than the largest difference within the drawing. The paper's network
+      by no more than the largest difference within the drawing, if both are three
+      pixels or more from the border, where zeros are padded. The paper's network
       is free to make any ink out of a trace of it, which does no harm unless edges
       have a cost: then all become improbable, and the network makes up for it.
     dtype: of the activations; parameters are float32.
