@@ -475,8 +475,8 @@ def _check(images):
 
 def _largest(weights):
   """The largest weight of each image, `[B, 1]` > 0."""
-  # All may have become 0.
-  return jnp.maximum(weights.max(-1, keepdims=True), jnp.finfo(weights.dtype).tiny)
+  # All may have become 0; the gradient of what is divided by it has its square.
+  return jnp.maximum(weights.max(-1, keepdims=True), 1e-12)
 
 
 def _relative(weights):

@@ -132,6 +132,17 @@ def stepped(batch):
   return logits, jax.device_get(step(jax.random.key(2))), step(jax.random.key(3))[0]
 
 
+@pytest.mark.parametrize('weight', [0.0, 1e-30, 1e-20, 1e-6])
+def test_links_relative_to_next_to_nothing_have_a_gradient(weight):
+  logits = jnp.zeros((1, 3))
+
+  def price(logits):
+    return autolink._relative(weight * jnp.exp(logits)).mean()
+
+  value, gradient = jax.value_and_grad(price)(logits)
+  assert 0 <= value <= 1 and np.abs(gradient).max() <= 1
+
+
 def test_the_loss_trains_everything_and_moves_edges_512_times_as_fast(stepped):
   logits, (metrics, _, gradient, updates), other = stepped
   assert logits.shape == (PAIRS,)
