@@ -143,5 +143,7 @@ class PaperBackbone(nn.Module):
       name='head_hidden',
     )(x)
     x = nn.relu(x)
-    x = nn.Conv(self.num_maps, (last, last), dtype=self.dtype, name='head_maps')(x)
-    return x.astype(jnp.float32)
+    # A softmax of large logits that are rounded to 8 bits moves by a pixel and more.
+    return nn.Conv(self.num_maps, (last, last), dtype=jnp.float32, name='head_maps')(
+      x.astype(jnp.float32)
+    )

@@ -162,6 +162,9 @@ def test_bfloat16_activations_keep_float32_parameters_statistics_and_logits():
     assert leaf.dtype == jnp.float32
   reference, _ = _train_alone(reference_model, variables, images)
   assert 0 < np.abs(logits - reference).max() < 0.1 * np.abs(reference).max()
+  # They are not rounded themselves: places would jump by pixels.
+  rounded = logits.astype(jnp.bfloat16).astype(jnp.float32)
+  assert (rounded != logits).mean() > 0.5
 
 
 def test_images_that_two_poolings_do_not_divide_are_refused():
