@@ -174,11 +174,19 @@ def source(
     streams.shuffled, load, len(paths), worker_count=worker_count
   )
   sample = _generator(rehearse, generated or {'source': 'strokes'}, side)
-  complete = None
+  complete = with_targets = None
+  if target_width is not None:
+    with_targets = functools.partial(
+      _complete, None, target_width=target_width, rehearse=0, sample=None
+    )
   if rehearse or target_width is not None:
     complete = functools.partial(
       _complete, target_width=target_width, rehearse=rehearse, sample=sample
     )
   return sources.HostSource(
-    iterate=iterate, side=side, size=len(paths), complete=complete
+    iterate=iterate,
+    side=side,
+    size=len(paths),
+    complete=complete,
+    with_targets=with_targets,
   )

@@ -52,6 +52,9 @@ class HostSource:
     complete: `(key, batch) -> batch`, what training does with each batch of all
       processes on the devices, inside the step: pure and jittable, it may add examples
       and entries; None for nothing.
+    with_targets: `batch -> batch`, what `complete` adds that is not by chance, such as
+      what a drawing is to look like, for the loss of a run's evaluation; pure and
+      jittable; None for nothing.
     resident: pytree of numpy arrays that every device keeps, whole, such as all images
       of a small set. Then `complete(key, batch, resident)` picks from them, what
       `iterate` yields need have no 'image', and evaluation reads `whole`.
@@ -63,6 +66,7 @@ class HostSource:
   side: int
   size: int
   complete: Callable[..., Any] | None = None
+  with_targets: Callable[..., Any] | None = None
   resident: Any = None
   whole: Any = None
 

@@ -1,3 +1,4 @@
+import chex
 import jax
 import numpy as np
 import pytest
@@ -157,11 +158,12 @@ def test_lines_of_a_folder_may_be_thinned_for_the_target(tmp_path):
   column = np.asarray(whole['target'])[0, :, 16, 0]
   # Two pixels of 64 are one of 32.
   np.testing.assert_array_equal(column, np.arange(32) == 13)
+  chex.assert_trees_all_equal(source.with_targets(batch), whole)
 
 
 def test_a_folder_rehearses_only_when_asked_to(tmp_path):
   source = data.build('image_folder', dir=make_folder(tmp_path / 'a'), side=16)
-  assert source.complete is None
+  assert source.complete is None and source.with_targets is None
 
 
 def test_bad_files_are_skipped_with_one_warning_each(tmp_path, caplog):
