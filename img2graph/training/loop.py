@@ -182,13 +182,13 @@ def evaluate(config, workdir, *, console=None):
       raise errors.UserError(f'there is no checkpoint in {plan.workdir} to evaluate.')
   with _saving(plan):
     scores = _scores(plan.exam, restored.state, final=True)
-    clock = _Clock(began, restored.clock)
     scores, variables = _choose(plan, restored.state, scores)
     here = record.facts()
-    facts = _facts(here) | restored.facts | {'evaluated_by': here}
-    return _finish(
-      plan, restored.state, variables, scores, clock.read(), facts, console
-    )
+    facts = _facts(here) | (restored.facts or _facts_of_old(plan, restored.state))
+    clock = _Clock(began, restored.clock, facts['seeds_at_once'])
+    times = clock.read()
+    facts['evaluated_by'] = here
+    return _finish(plan, restored.state, variables, scores, times, facts, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -619,8 +619,12 @@ class _Exam:
     return scores
 
   def _loss(self, variables):
-    """Mean of the training loss at the end of its schedule, over the images."""
+    """Mean of the training loss at the end of its schedule, over the images.
+
+    Each counts once, as it is: without the changes and additions by chance of training.
+    """
     options, source = self._options, self._data
+    with_targets = getattr(source, 'with_targets', None) or (lambda batch: batch)
     key = jax.random.key(options['seed'])
     sample, total, count, wanted = None, 0.0, 0, options['num_images']
     if hasattr(source, 'sample'):
@@ -632,7 +636,9 @@ class _Exam:
     while count < wanted:
       step_key = jax.random.fold_in(key, count)
       batch = sample(step_key, options['batch_size']) if sample else next(batches)
-      batch = sources.as_float(batch)
+      left = wanted - count
+      batch = jax.tree.map(lambda x, left=left: x[:left], batch)
+      batch = with_targets(sources.as_float(batch))
       loss, _ = self._loss_fn(variables, batch, step_key, self._train_steps)
       total += float(loss) * len(batch['image'])
       count += len(batch['image'])
@@ -739,7 +745,8 @@ class _Clock:
     times = {}
     for name, seconds in (('train', self._training()), ('total', total)):
       before = self._before.get(f'{name}_seconds', 0.0)
-      own = self._before.get(f'own_{name}_seconds', before)
+      # Of old, a seed's share was not told, nor whether it always had the same.
+      own = self._before.get(f'own_{name}_seconds', before / self._at_once)
       times[f'{name}_seconds'] = before + seconds
       times[f'own_{name}_seconds'] = own + seconds / self._at_once
     return times
@@ -1024,9 +1031,10 @@ class _Run:
 
   def _finish(self, state):
     chosen = {}
-    for i, plan in self._going():
-      one = self._seeds.pick(state, i)
-      self._scores[i], chosen[i] = _choose(plan, one, self._scores.get(i))
+    with self._speed.pause():
+      for i, plan in self._going():
+        one = self._seeds.pick(state, i)
+        self._scores[i], chosen[i] = _choose(plan, one, self._scores.get(i))
     return [
       self._failed[i]
       if i in self._failed
@@ -1146,6 +1154,17 @@ def _facts(here, *, seeds_at_once=1, step_memory_mib=None):
   }
 
 
+def _facts_of_old(plan, state):
+  """Facts of training of `results.json`, for checkpoints that did not carry them."""
+  try:
+    results = json.loads((plan.workdir / 'results.json').read_text())
+  except (OSError, ValueError):
+    return {}
+  if results.get('step') != int(state.step):
+    return {}
+  return {n: results[n] for n in _facts(record.facts()) if n in results}
+
+
 def _finish(plan, state, variables, scores, times, facts, console):
   """Writes `weights.npz` and `results.json`; returns what the latter holds.
 
@@ -1166,7 +1185,7 @@ def _finish(plan, state, variables, scores, times, facts, console):
     'step': step,
     'seed': config['seed'],
     'images_seen': images_seen,
-    # Of all seeds that were trained at once.
+    # By the seed's own share of the time: of all that were trained at once.
     'images_per_second': images_seen / max(times['own_train_seconds'], 1e-9),
     'wall_clock': times,
     'num_params': states.num_params(state),

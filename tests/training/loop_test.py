@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import io
 import json
@@ -23,6 +24,8 @@ from img2graph import plotting
 from img2graph import weights
 from img2graph.data import archives
 from img2graph.data import images
+from img2graph.data import sources
+from img2graph.training import checkpoint
 from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
@@ -390,12 +393,66 @@ def test_what_scores_a_run_later_is_told_beside_what_trained_it(tmp_path, monkey
   assert 'evaluated_by' not in trained and trained['hardware'] != here
 
 
+def test_facts_and_times_of_runs_of_old_are_kept(tmp_path, monkeypatch):
+  restore = checkpoint.Checkpoints.restore
+
+  def restore_old(self, like):
+    found = restore(self, like)
+    clock = {n: s for n, s in found.clock.items() if not n.startswith('own_')}
+    return dataclasses.replace(found, facts={}, clock=clock)
+
+  trained, _, _ = run(tmp_path)
+  trained['seeds_at_once'] = 2  # As if another had been trained beside.
+  (tmp_path / 'results.json').write_text(json.dumps(trained))
+  monkeypatch.setattr(checkpoint.Checkpoints, 'restore', restore_old)
+  monkeypatch.setattr(record, 'hardware', lambda: {'platform': 'elsewhere'})
+  console = logging.Console(out=io.StringIO())
+  results = loop.evaluate(toy.get_config(), tmp_path, console=console)
+  for name in ('code', 'versions', 'hardware', 'step_memory_mib', 'seeds_at_once'):
+    assert results[name] == trained[name], name
+  times = results['wall_clock']
+  assert times['own_train_seconds'] == times['train_seconds'] / 2
+
+
+def test_choosing_what_is_kept_is_no_training(tmp_path, monkeypatch):
+  now = [0.0]
+  speed = functools.partial(logging.Speed, clock=lambda: now[0])
+  monkeypatch.setattr(loop.logging, 'Speed', speed)
+
+  def choose(plan, state, scores):
+    now[0] += 1000
+    return scores, state.eval_variables
+
+  monkeypatch.setattr(loop, '_choose', choose)
+  results, _, _ = run(tmp_path)
+  assert results['wall_clock']['train_seconds'] == 0
+
+
 def test_images_without_graphs_are_judged_by_their_loss(tmp_path):
   results, shown, _ = run(tmp_path, 'host', evaluate=True, optim__lr=1e-6)
   assert set(results['scores']) == {'images', 'predicted', 'loss'}
   # Untrained it draws near nothing: the loss is that of uniform noise, E[x^2] = 1/3.
   np.testing.assert_allclose(results['scores']['loss'], 1 / 3, rtol=0.2)
   assert 'step 20  loss 0.' in shown
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_the_loss_of_an_exam_counts_every_image_once(seed):
+  images = np.array([0, 0, 1], np.float32).reshape(3, 1, 1, 1)
+  source = sources.HostSource(
+    iterate=None, side=1, size=3, whole={'image': images}, with_targets=None
+  )
+  exam = object.__new__(loop._Exam)
+  exam._options = dict(seed=seed, num_images=100, batch_size=2)
+  exam._train_steps = 1
+  exam._loss_fn = lambda variables, batch, key, step: (batch['image'].mean(), {})
+  exam._data = source
+  assert exam._loss({}) == pytest.approx(1 / 3)
+  # What the drawing is to look like is as in training.
+  exam._data = dataclasses.replace(
+    source, with_targets=lambda batch: {'image': 1 - batch['image']}
+  )
+  assert exam._loss({}) == pytest.approx(2 / 3)
 
 
 def test_an_image_that_no_exam_can_read_is_told_and_the_run_goes_on_later(
