@@ -121,15 +121,18 @@ def draw_curves(found, workdir):
   runs = {}
   for cell, path in _done(found, workdir, 'metrics.jsonl'):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    told = [line for line in lines if 'eval/valid_target_mass' in line]
+    told = [
+      line | {'epoch': line['step'] / cell.config.eval_every}
+      for line in lines
+      if 'eval/valid_target_mass' in line
+    ]
     if told:
       runs.setdefault(_title(cell), []).append(told)
   if not runs:
     raise errors.UserError(f'no run of this table in {workdir} was evaluated yet.')
-  epoch = found[0].config.eval_every
 
   def series(value):
-    return {title: _mean(group, value, epoch) for title, group in runs.items()}
+    return {title: _mean(group, value) for title, group in runs.items()}
 
   return plotting.beside(
     {
@@ -152,13 +155,13 @@ def _title(cell):
   return ', '.join(f'{k}: {v}' for k, v in cell.label['rows'][0]['row'].items())
 
 
-def _mean(group, value, epoch):
+def _mean(group, value):
   """(epochs, means over the runs that got there) of runs' lines."""
   at = {}
   for line in (line for lines in group for line in lines):
-    at.setdefault(line['step'], []).append(value(line))
-  steps = sorted(at)
-  return [step / epoch for step in steps], [np.mean(at[step]) for step in steps]
+    at.setdefault(line['epoch'], []).append(value(line))
+  epochs = sorted(at)
+  return epochs, [np.mean(at[epoch]) for epoch in epochs]
 
 
 def draw_scores(module, table, scale, output):

@@ -118,6 +118,19 @@ def test_curves_are_means_over_the_seeds_that_got_there(tmp_path, monkeypatch):
   assert mass == {title: ([1, 2, 3], [1, 2, 3])}
 
 
+def test_curves_count_the_epochs_of_their_own_sets(tmp_path, monkeypatch):
+  found = tables.cells_of(affinity, '3', scale='paper', seeds=1)
+  for cell in (found[0], found[-1]):
+    scores = {'eval/valid_accuracy': 50, 'eval/valid_target_mass': 40}
+    (tmp_path / cell.name).mkdir()
+    line = json.dumps({'step': cell.config.train_steps, **scores})
+    (tmp_path / cell.name / 'metrics.jsonl').write_text(line)
+  seen = _see(monkeypatch, 'curves', Image.new('RGB', (50, 40)))
+  figures.draw_curves(found, tmp_path)
+  # CIFAR-10 and Tiny ImageNet.
+  assert [epochs for epochs, _ in seen[0][0].values()] == [[200], [90]]
+
+
 def test_scores_are_shown_over_the_values_of_their_rows(tmp_path, monkeypatch):
   with pytest.raises(errors.UserError, match='no cell of this table'):
     figures.draw_scores(autolink, 'keypoints', 'smoke', tmp_path)
