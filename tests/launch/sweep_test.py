@@ -51,6 +51,38 @@ def test_the_table_has_a_row_for_each_setting():
   assert lines[2].endswith('| 42.50 (min 40.00) | 1.5 |')
 
 
+@pytest.mark.parametrize(
+  'told, values', [('0.05', ' | 80.00 |  | 40.00'), ('0.1', ' |  |  | ')]
+)
+def test_cells_of_thresholds_without_scores_are_empty(told, values):
+  found = sweep.cells_of(_config(), ENTRIES[1:])
+  rows = [
+    c.label | _results(c.config, f1) for c, f1 in zip(found, (0.8, 0.9), strict=True)
+  ]
+  at = rows[0]['scores']['at']
+  rows[0]['scores']['at'] = {told: at['0.05']}
+  titles, _, *lines = sweep.table(rows).splitlines()
+  assert '| F1 3 % | F1 5 % | F1 8 % | exact 5 % |' in titles
+  assert lines[0] == f'| lr=0.1 | 8 | 1 | {values} | 1.5 |'
+  assert '| 90.00 | 90.00 | 90.00 | 45.00 |' in lines[1]
+
+
+@pytest.mark.parametrize(
+  'told, head, values',
+  [
+    (['0.05'], 'F1 5 % | exact 5 %', '80.00 | 40.00'),
+    (['0.01', '0.125'], 'F1 1 % | F1 12.5 % | exact 12.5 %', '80.00 | 80.00 | 40.00'),
+  ],
+)
+def test_the_columns_are_of_the_thresholds_that_are_there(told, head, values):
+  (cell,) = sweep.cells_of(_config(), ENTRIES[:1])
+  row = cell.label | _results(cell.config, 0.8)
+  row['scores']['at'] = {name: row['scores']['at']['0.05'] for name in told}
+  titles, _, line = sweep.table([row]).splitlines()
+  assert titles == f'| setting | capacity | seeds | {head} | minutes |'
+  assert line == f'| lr=0.1 | 8 | 1 | {values} | 1.5 |'
+
+
 def test_lines_of_other_configs_are_not_in_the_table(tmp_path, capsys):
   wanted = sweep.cells_of(_config(), ENTRIES[:2])
   longer = _config()
