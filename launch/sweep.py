@@ -12,7 +12,8 @@ Beside the output lies a table of it in Markdown, the mean over seeds in each ro
 the configs as they are now.
 
 Exit status: 0 all is done; 1 an entry failed; 2 a mistake in what was asked for; 3
-other workers are at what is missing; 130 or 143 stopped and saved.
+other workers are at what is missing; 4 something could not be saved; 130 or 143 stopped
+and saved.
 """
 
 import importlib.util
@@ -27,6 +28,7 @@ from ml_collections import config_flags
 
 from img2graph import files
 from launch import cells
+from launch import processes
 
 _THRESHOLDS = ('0.03', '0.05', '0.08')  # The usual ones.
 
@@ -195,9 +197,12 @@ def run(config, overrides_list, workdir, output):
     wanted = cells_of(config, overrides_list)
     tally = cells.run_missing(wanted, workdir, output, train=loop.train)
     draw(output, wanted)
-  except (ValueError, errors.UserError, errors.SaveError) as error:
+  except (ValueError, errors.UserError) as error:
     print(error, file=sys.stderr)
-    return 2
+    return processes.MISTAKE
+  except errors.SaveError as error:
+    print(error, file=sys.stderr)
+    return processes.NOT_SAVED
   if tally.claimed:
     print(f'Other workers are at {len(tally.claimed)} entries.')
   if tally.failed:
@@ -218,7 +223,7 @@ def main(argv):
     found = entries(path, values.sweep)
   except ValueError as error:
     print(error, file=sys.stderr)
-    sys.exit(2)
+    sys.exit(processes.MISTAKE)
   workdir, output = files.expand(values.workdir), files.expand(values.output)
   sys.exit(run(values.config, found, workdir, output))
 

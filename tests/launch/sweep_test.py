@@ -5,6 +5,7 @@ import json
 import ml_collections
 import pytest
 
+from img2graph.training import errors
 from launch import cells
 from launch import sweep
 
@@ -117,6 +118,15 @@ def test_the_exit_status_says_what_is_done(tmp_path, monkeypatch, tally, status)
   monkeypatch.setattr(sweep.cells, 'run_missing', lambda *a, **o: result)
   output = tmp_path / 'out.jsonl'
   assert sweep.run(_config(), ENTRIES, tmp_path, output) == status
+
+
+def test_a_full_disk_has_an_exit_status_of_its_own(tmp_path, monkeypatch, capsys):
+  def full(*args, **options):
+    raise errors.SaveError('there is no room left.')
+
+  monkeypatch.setattr(sweep.cells, 'run_missing', full)
+  assert sweep.run(_config(), ENTRIES, tmp_path, tmp_path / 'out.jsonl') == 4
+  assert capsys.readouterr().err == 'there is no room left.\n'
 
 
 def test_the_table_is_not_written_over_the_lines(tmp_path, capsys):
