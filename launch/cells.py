@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import pathlib
 import time
 from typing import Any
@@ -109,6 +110,13 @@ def override(config, overrides):
     with place.ignore_type():
       place[key] = ml_collections.ConfigDict(value) if _is_dict(value) else value
   return config
+
+
+def common_batch_size(cells):
+  """What devices have to divide to divide the batches of all cells; 0 of none."""
+  sizes = (cell.config.get('batch_size') for cell in cells)
+  # Others are mistakes, and told when the cell is run.
+  return math.gcd(*(size for size in sizes if isinstance(size, int)))
 
 
 def _is_dict(value):

@@ -25,7 +25,7 @@ def run(values, batch_size, work):
 
   Args:
     values: of `define_flags`.
-    batch_size: the smallest that has to be divided by the devices.
+    batch_size: what has to be divided by the devices.
     work: `() -> exit status`.
 
   Returns:

@@ -189,12 +189,14 @@ def run(config, overrides_list, workdir, output):
   """
   from img2graph.training import errors
   from img2graph.training import loop
+  from img2graph.training import parallel
 
   output = pathlib.Path(output)
   try:
     if output.suffix == '.md':
       raise ValueError(f'--output is of JSON lines, its table .md; got {output}.')
     wanted = cells_of(config, overrides_list)
+    parallel.use_cores(cells.common_batch_size(wanted))
     tally = cells.run_missing(wanted, workdir, output, train=loop.train)
     draw(output, wanted)
   except (ValueError, errors.UserError) as error:
@@ -212,10 +214,7 @@ def run(config, overrides_list, workdir, output):
 
 def main(argv):
   logging.set_verbosity(logging.ERROR)
-  from img2graph.training import parallel
-
   values = flags.FLAGS
-  parallel.use_cores(values.config.get('batch_size', 1))
   path = config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]
   try:
     if argv[1:]:

@@ -527,7 +527,7 @@ def run(argv):
       list_cells(wanted[name], lines)
     return 0
   work = functools.partial(_run_tables, module, wanted, paths, output)
-  batch_size = min(c.config.batch_size for found in wanted.values() for c in found)
+  batch_size = cells.common_batch_size(c for found in wanted.values() for c in found)
   return processes.run(flags.FLAGS, batch_size, work)
 
 

@@ -6,6 +6,7 @@ import ml_collections
 import pytest
 
 from img2graph.training import errors
+from img2graph.training import parallel
 from launch import cells
 from launch import sweep
 
@@ -127,6 +128,19 @@ def test_a_full_disk_has_an_exit_status_of_its_own(tmp_path, monkeypatch, capsys
   monkeypatch.setattr(sweep.cells, 'run_missing', full)
   assert sweep.run(_config(), ENTRIES, tmp_path, tmp_path / 'out.jsonl') == 4
   assert capsys.readouterr().err == 'there is no room left.\n'
+
+
+def test_the_devices_divide_the_batches_of_all_entries(tmp_path, monkeypatch):
+  seen = []
+  tally = cells.Tally(run=0, claimed=[], failed={}, interrupted=None)
+  monkeypatch.setattr(parallel, 'use_cores', seen.append)
+  monkeypatch.setattr(sweep.cells, 'run_missing', lambda *a, **o: tally)
+  config = _config()
+  config.batch_size = 32
+  for others in ([], [24], [24, '9']):  # An entry's own mistake is told when it is run.
+    found = [{}, *({'batch_size': size} for size in others)]
+    assert sweep.run(config, found, tmp_path, tmp_path / 'out.jsonl') == 0
+  assert seen == [32, 8, 8]
 
 
 def test_the_table_is_not_written_over_the_lines(tmp_path, capsys):

@@ -315,6 +315,19 @@ def test_the_command_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
   assert picture.width > 400 and np.asarray(picture).std() > 10
 
 
+def test_the_devices_divide_the_batches_of_all_cells(monkeypatch):
+  def sweep(name):
+    for row, size in zip(_sweep(name), (24, 32), strict=True):
+      yield row | {'overrides': {'batch_size': size}}
+
+  module = types.SimpleNamespace(**vars(MODULE) | {'sweep': sweep})
+  monkeypatch.setattr(tables, 'load', lambda paper: module)
+  monkeypatch.setattr(tables.processes, 'run', lambda values, size, work: size)
+  with flagsaver.flagsaver():
+    flags.FLAGS(['tables', '--paper=toy', '--table=2', '--nodry_run'])
+    assert tables.run(['tables']) == 8
+
+
 def test_seeds_at_once_share_their_time():
   lines = _lines(_cells('1'), 4 * [0.5])  # 90 s each.
   shared = [line | {'seeds_at_once': 2} for line in lines]
