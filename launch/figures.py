@@ -34,6 +34,7 @@ from img2graph import affinity_graph
 from img2graph import charts
 from img2graph import data
 from img2graph import evaluation
+from img2graph import files
 from img2graph import plotting
 from img2graph import weights
 from img2graph.data import sources
@@ -243,7 +244,7 @@ def run(argv):
     raise ValueError('a figure is that of one table: name it by --table.')
   kinds = getattr(module, 'FIGURES', {}).get(values.table, 'graphs')
   kinds = (kinds,) if isinstance(kinds, str) else kinds
-  folder = pathlib.Path(values.output) / values.paper
+  folder = files.expand(values.output) / values.paper
   for kind in kinds:
     picture = _draw(kind, module, values, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,7 +263,7 @@ def _draw(kind, module, values, folder):
     seeds=values.seeds if kind == 'curves' else 1,
     recipes=values.recipes,
   )
-  workdir = pathlib.Path(values.workdir) / values.paper
+  workdir = files.expand(values.workdir) / values.paper
   if kind == 'curves':
     return draw_curves(found, workdir)
   if kind == 'scores':

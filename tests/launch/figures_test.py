@@ -179,6 +179,24 @@ def test_features_of_test_images_are_shown_by_class(tmp_path, monkeypatch):
   np.testing.assert_allclose(places, expected[:12, :2], rtol=1e-4, atol=1e-6)
 
 
+def test_folders_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  seen = []
+
+  def drawn(found, workdir):
+    seen.append(workdir)
+    return Image.new('RGB', (5, 4))
+
+  monkeypatch.setattr(figures, 'draw_curves', drawn)
+  with flagsaver.flagsaver():
+    options = ['--paper=affinity', '--scale=smoke', '--table=gamma']
+    flags.FLAGS(['figures', *options, '--workdir=~/runs', '--output=~/out'])
+    figures.run(['figures'])
+  assert seen == [tmp_path / 'runs' / 'affinity']
+  assert (tmp_path / 'out' / 'affinity' / 'figure_gamma_smoke.png').is_file()
+
+
 def test_a_table_may_have_several_figures(tmp_path, monkeypatch, capsys):
   seen = []
 
