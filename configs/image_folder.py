@@ -17,6 +17,10 @@ VARIANTS = ('base', 'smoke')
 
 def get_config(variant='base'):
   """The config of one variant."""
+  if variant not in VARIANTS:
+    raise ValueError(
+      f'image_folder has the variants {", ".join(VARIANTS)}; got {variant!r}.'
+    )
   c = line_drawings.get_config(variant)
   generated = c.data.to_dict()
   side = generated.pop('side')
