@@ -31,11 +31,11 @@ def test_a_link_stays_a_link_to_what_was_written(tmp_path):
 
 
 def test_the_home_folder_is_put_for_its_sign(monkeypatch):
-  monkeypatch.setenv('HOME', '/home/me')
+  monkeypatch.setenv('HOME', '/elsewhere/me')
   for path, expected in (
-    ('~/a.npz', '/home/me/a.npz'),
-    (pathlib.Path('~/a.npz'), '/home/me/a.npz'),
-    ('~', '/home/me'),
+    ('~/a.npz', '/elsewhere/me/a.npz'),
+    (pathlib.Path('~/a.npz'), '/elsewhere/me/a.npz'),
+    ('~', '/elsewhere/me'),
     ('a/~/b', 'a/~/b'),
     ('~no_such_user/a', '~no_such_user/a'),
     ('', '.'),

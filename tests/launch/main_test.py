@@ -65,9 +65,9 @@ def test_modes_and_overrides_reach_the_loop(calls, mode, name, evaluate):
 
 
 def test_a_workdir_may_begin_with_the_home_folder(calls, monkeypatch):
-  monkeypatch.setenv('HOME', '/home/me')
+  monkeypatch.setenv('HOME', '/elsewhere/me')
   assert run(f'{CONFIG}:host', '--workdir=~/runs/1') == 0
-  assert calls[0][2] == '/home/me/runs/1'
+  assert calls[0][2] == '/elsewhere/me/runs/1'
 
 
 WORKDIR = '--workdir=nowhere'
