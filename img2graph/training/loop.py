@@ -184,7 +184,8 @@ def evaluate(config, workdir, *, console=None):
     scores = _scores(plan.exam, restored.state, final=True)
     scores, variables = _choose(plan, restored.state, scores)
     here = record.facts()
-    facts = _facts(here) | (restored.facts or _facts_of_old(plan, restored.state))
+    facts = _facts(here)
+    facts |= restored.facts or _facts_of_old(plan, restored.state, facts)
     clock = _Clock(began, restored.clock, facts['seeds_at_once'])
     times = clock.read()
     facts['evaluated_by'] = here
@@ -1154,7 +1155,7 @@ def _facts(here, *, seeds_at_once=1, step_memory_mib=None):
   }
 
 
-def _facts_of_old(plan, state):
+def _facts_of_old(plan, state, names):
   """Facts of training of `results.json`, for checkpoints that did not carry them."""
   try:
     results = json.loads((plan.workdir / 'results.json').read_text())
@@ -1162,7 +1163,7 @@ def _facts_of_old(plan, state):
     return {}
   if results.get('step') != int(state.step):
     return {}
-  return {n: results[n] for n in _facts(record.facts()) if n in results}
+  return {name: results[name] for name in names if name in results}
 
 
 def _finish(plan, state, variables, scores, times, facts, console):
