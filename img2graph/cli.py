@@ -217,8 +217,16 @@ def _parser():
     type=_fraction,
     default=0.5,
     metavar='P',
-    help='how probable an edge must be where the ink does not decide, in [0, 1)'
-    ' (default: 0.5)',
+    help='how probable an edge must be where the ink does not decide, in [0, 1); of'
+    ' keypoints: how strong a link must be, relative to the strongest (default: 0.5)',
+  )
+  predict.add_argument(
+    '--node_threshold',
+    type=_fraction,
+    default=0.5,
+    metavar='P',
+    help='how probable a keypoint must be, in [0, 1), with weights of a method of'
+    ' keypoints (default: 0.5)',
   )
   predict.add_argument(
     '--tolerance',
@@ -477,6 +485,7 @@ def _predict(arguments):
       raise _Mistake('the method of these weights cannot refine; leave out --refine.')
     options = dict(
       threshold=arguments.threshold,
+      node_threshold=arguments.node_threshold,
       tolerance=arguments.tolerance / 100,
       refine=arguments.refine,
       tile=arguments.tile,
@@ -553,7 +562,9 @@ def _links(arguments):
     if not predictor.method.keypoints:
       raise _Mistake(f'the method of {arguments.weights} knows no keypoints.')
   tagged = predict.load_ahead(paths, predictor.read, on_error=report)
-  found = dict(predictor.stream(tagged, threshold=0, batch_size=min(32, len(paths))))
+  everything = dict(threshold=0, node_threshold=0)
+  batch_size = min(32, len(paths))
+  found = dict(predictor.stream(tagged, **everything, batch_size=batch_size))
   paths = [path for path in paths if path in found]
   if not paths:
     return _MISTAKE

@@ -189,19 +189,20 @@ def binarize(graph, threshold=0.5):
   )
 
 
-def drop_absent(graph, threshold=0.5):
+def drop_absent(graph, threshold=0.5, node_threshold=None):
   """The graph without what is absent; what is present keeps its slot.
 
   Args:
     graph: a `Graph`, any batch axes.
-    threshold: what an edge and both its nodes must exceed.
+    threshold: what an edge must exceed.
+    node_threshold: what a node must exceed, also for its edges; None for `threshold`.
 
   Returns:
     A `Graph` of the same shapes and types; probabilities and positions of what is
     absent are 0.
   """
   check(graph)
-  node, edge = _present(graph, threshold)
+  node, edge = _present(graph, threshold, node_threshold)
   return Graph(
     nodes=graph.nodes * node[..., None],
     node_prob=graph.node_prob * node,
@@ -495,9 +496,9 @@ def _drop(xp, graph, keep):
   )
 
 
-def _present(graph, threshold):
+def _present(graph, threshold, node_threshold=None):
   """Which nodes `[..., N]` and edges `[..., N, N]` are present: bool; no loops."""
-  node = graph.node_prob > threshold
+  node = graph.node_prob > (threshold if node_threshold is None else node_threshold)
   loop = np.eye(graph.capacity, dtype=bool)
   loop = loop.reshape((1,) * (node.ndim - 1) + loop.shape)
   edge = (graph.edge_prob > threshold) & node[..., :, None] & node[..., None, :]

@@ -80,6 +80,7 @@ class Predictor:
     images,
     *,
     threshold=0.5,
+    node_threshold=0.5,
     tolerance=TOLERANCE,
     refine=0,
     tile='auto',
@@ -92,7 +93,10 @@ class Predictor:
       images: sequence of float arrays in [0, 1], each of any size: `[H, W]`, ink 1; of
         a method for photographs `[H, W, 3]`, or `[H, W]` if grey.
       threshold: probability at which an edge is as likely to be kept as left out, as
-        far as the ink does not decide; see `decoding.decode`.
+        far as the ink does not decide; see `decoding.decode`. Of a method of keypoints:
+        what the strength of a link, relative to the strongest, must exceed.
+      node_threshold: what the probability of a keypoint must exceed; of other methods
+        0.5.
       tolerance: how far a chord may leave the curve it stands for, share of the longer
         side of the image, or of a tile: the larger, the fewer nodes a curve has.
       refine: gradient steps that fit the graph to the image through the renderer.
@@ -116,8 +120,8 @@ class Predictor:
     images = list(images)
     if batch_size is None:
       batch_size = max(1, min(32, len(images)))
-    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
-    options |= dict(tile=tile, prior=prior)
+    options = dict(threshold=threshold, node_threshold=node_threshold)
+    options |= dict(tolerance=tolerance, refine=refine, tile=tile, prior=prior)
     found = dict(self.stream(enumerate(images), batch_size=batch_size, **options))
     return [found[i] for i in range(len(images))]
 
@@ -126,6 +130,7 @@ class Predictor:
     tagged,
     *,
     threshold=0.5,
+    node_threshold=0.5,
     tolerance=TOLERANCE,
     refine=0,
     tile='auto',
@@ -140,7 +145,8 @@ class Predictor:
     Args:
       tagged: iterable of (tag, image): an image as for `predict`, and anything hashable
         by which to know it.
-      threshold: see `predict`, as the next four.
+      threshold: see `predict`, as the next five.
+      node_threshold: of keypoints.
       tolerance: of chords.
       refine: gradient steps.
       tile: side of tiles.
@@ -155,8 +161,18 @@ class Predictor:
     Raises:
       ValueError: as `predict`; the message names the tag.
     """
-    _check_options(self.method, threshold, tolerance, refine, tile, prior, batch_size)
+    _check_options(
+      self.method,
+      threshold,
+      node_threshold,
+      tolerance,
+      refine,
+      tile,
+      prior,
+      batch_size,
+    )
     options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
+    options |= dict(node_threshold=node_threshold)
     decode = _decode_options(prior)
     run = functools.partial(self._run, batch_size=batch_size, decode=decode, **options)
     tell = on_tiles or (lambda *_: None)
@@ -189,6 +205,7 @@ class Predictor:
     *,
     polarity='auto',
     threshold=0.5,
+    node_threshold=0.5,
     tolerance=TOLERANCE,
     refine=0,
     tile='auto',
@@ -197,7 +214,16 @@ class Predictor:
   ):
     """Raises ValueError for options of `read` and `stream` that do not do here."""
     _check_polarity(self.method, polarity)
-    _check_options(self.method, threshold, tolerance, refine, tile, prior, batch_size)
+    _check_options(
+      self.method,
+      threshold,
+      node_threshold,
+      tolerance,
+      refine,
+      tile,
+      prior,
+      batch_size,
+    )
 
   def read(self, path, *, polarity='auto'):
     """The image of a file as this method takes it, ready for `predict`.
@@ -278,7 +304,7 @@ class Predictor:
       whole = tiles.straighten(whole, tolerance * tile_side)
     return self._document(whole, ink.shape)
 
-  def _graphs(self, group, *, threshold, refine, batch_size, decode):
+  def _graphs(self, group, *, threshold, node_threshold, refine, batch_size, decode):
     """The final graph of each (tag, square, frame, size) of a batch or less."""
     batch = np.zeros((batch_size, *group[0][1].shape), np.float32)
     for i, (_, square, _, _) in enumerate(group):
@@ -288,7 +314,7 @@ class Predictor:
     for i in range(len(group)):
       one, refined, drawing = jax.tree.map(lambda x, i=i: x[i], found)
       if self.method.keypoints:
-        yield graphs.drop_absent(one, threshold)
+        yield graphs.drop_absent(one, threshold, node_threshold)
       elif drawing is None:
         one = one if refined is None else refined
         yield graphs.canonicalize(one, threshold=threshold)
@@ -341,6 +367,7 @@ def predict_file(
   weights=None,
   polarity='auto',
   threshold=0.5,
+  node_threshold=0.5,
   tolerance=TOLERANCE,
   refine=0,
   tile='auto',
@@ -352,7 +379,8 @@ def predict_file(
     path: of the image.
     weights: path of a weights file; None for those that come with the package.
     polarity: see `img2graph.data.images.read`.
-    threshold: see `Predictor.predict`, as the next four.
+    threshold: see `Predictor.predict`, as the next five.
+    node_threshold: of keypoints.
     tolerance: of chords.
     refine: gradient steps.
     tile: side of tiles.
@@ -364,8 +392,9 @@ def predict_file(
   Raises:
     ValueError: the image, the weights or an option is wrong.
   """
-  options = dict(threshold=threshold, tolerance=tolerance, refine=refine, tile=tile)
-  options |= dict(weights=weights, polarity=polarity, prior=prior, batch_size=1)
+  options = dict(threshold=threshold, node_threshold=node_threshold)
+  options |= dict(tolerance=tolerance, refine=refine, tile=tile, prior=prior)
+  options |= dict(weights=weights, polarity=polarity, batch_size=1)
   found = predict_files([path], **options)
   ((_, document),) = found
   return document
@@ -377,6 +406,7 @@ def predict_files(
   weights=None,
   polarity='auto',
   threshold=0.5,
+  node_threshold=0.5,
   tolerance=TOLERANCE,
   refine=0,
   tile='auto',
@@ -388,9 +418,10 @@ def predict_files(
 
   Args:
     paths: iterable of paths of images.
-    weights: see `predict_file`, as the next six.
+    weights: see `predict_file`, as the next seven.
     polarity: of the ink.
     threshold: of probabilities.
+    node_threshold: of keypoints.
     tolerance: of chords.
     refine: gradient steps.
     tile: side of tiles.
@@ -408,8 +439,8 @@ def predict_files(
   predictor = _predictor(None if weights is None else pathlib.Path(weights))
   load = functools.partial(predictor.read, polarity=polarity)
   tagged = load_ahead(paths, load, on_error=on_error)
-  options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
-  options |= dict(tile=tile, prior=prior)
+  options = dict(threshold=threshold, node_threshold=node_threshold)
+  options |= dict(tolerance=tolerance, refine=refine, tile=tile, prior=prior)
   for path, document in predictor.stream(tagged, batch_size=batch_size, **options):
     yield path, named(document, path)
 
@@ -512,9 +543,16 @@ def _check_polarity(method, polarity):
     )
 
 
-def _check_options(method, threshold, tolerance, refine, tile, prior, batch_size):
-  if not 0 <= threshold < 1:
-    raise ValueError(f'threshold must be at least 0 and below 1; got {threshold}.')
+def _check_options(
+  method, threshold, node_threshold, tolerance, refine, tile, prior, batch_size
+):
+  for name, value in (('threshold', threshold), ('node_threshold', node_threshold)):
+    if not 0 <= value < 1:
+      raise ValueError(f'{name} must be at least 0 and below 1; got {value}.')
+  if node_threshold != 0.5 and not method.keypoints:
+    raise ValueError(
+      'the method of these weights has no keypoints; leave node_threshold at 0.5.'
+    )
   if not 0 <= tolerance <= 1:
     raise ValueError(f'tolerance must be in [0, 1]; got {tolerance}.')
   if tolerance != TOLERANCE and method.channels != 1:

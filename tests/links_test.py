@@ -102,7 +102,7 @@ def corners(variables, images):
   red = 2 * (jnp.stack([place % side, place // side], axis=-1) + 0.5) / side - 1
   middle = jnp.zeros_like(red)
   nodes = jnp.stack([middle, middle + 0.001, red], axis=1)
-  probs = jnp.broadcast_to(jnp.array([0.0, 1.0, 1.0]), nodes.shape[:2])
+  probs = jnp.broadcast_to(jnp.array([0.0, 1.0, 0.95]), nodes.shape[:2])
   return graphs.Graph(nodes, probs, jnp.full((len(images), 3, 3), 0.4))
 
 
@@ -198,6 +198,29 @@ def test_what_is_for_drawings_is_refused_for_photographs(
   assert cli.main([*arguments, '--weights=w.npz']) == 2
   err = capsys.readouterr().err
   assert words in err and err.count('\n') == 1
+
+
+def test_links_and_keypoints_have_thresholds_of_their_own(keypoints, frames, tmp_path):
+  def found(*flags):
+    arguments = ['predict', str(frames / '0.png'), f'--output={tmp_path / "out"}']
+    assert cli.main([*arguments, '--weights=w.npz', '--no-overlay', *flags]) == 0
+    document = formats.read(tmp_path / 'out' / '0.json')
+    return document.node_ids.tolist(), len(document.edges)
+
+  assert found() == ([1, 2], 0)
+  assert found('--threshold=0.3') == ([1, 2], 1)
+  assert found('--threshold=0') == ([1, 2], 1)
+  # 1 and 2 have the probabilities 1 and 0.95: the link goes with its keypoint.
+  assert found('--threshold=0.3', '--node_threshold=0.97') == ([1], 0)
+
+
+def test_a_threshold_of_keypoints_is_for_keypoints(
+  frames, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(weights, 'load_method', stub.load_method)
+  arguments = ['predict', str(frames / '0.png'), f'--output={tmp_path / "out"}']
+  assert cli.main([*arguments, '--weights=w.npz', '--node_threshold=0.2']) == 2
+  assert 'has no keypoints; leave node_threshold at 0.5' in capsys.readouterr().err
 
 
 def test_links_of_weights_without_keypoints(frames, tmp_path, monkeypatch, capsys):
