@@ -265,7 +265,11 @@ def _channels_last(array):
 
 def main(argv=None):
   """Runs all cases and writes the differences; 1 if one of a part is above 1e-4."""
-  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('--official', required=True, help="the authors' repository")
   parser.add_argument('--torch_python', required=True, help='interpreter with torch')
   parser.add_argument('--output', type=pathlib.Path, default=OUTPUT)

@@ -1,7 +1,7 @@
 """AutoLink here and AutoLink's official code, trained on the same photographs.
 
   python -m benchmarks.autolink_training --archive=FILE.npz --official=FOLDER \\
-      --torch_python=PYTHON --steps=400 --output=results/autolink/training.json
+      --torch_python=PYTHON --steps=400 --output=FILE
 
 The archive is one with points (`data/photo_archive.py`); the config is
 configs/autolink.py:tuned,AT, AT cpu or gpu. Both train on the same images for the same

@@ -196,7 +196,11 @@ def summarize(seconds, base, batch_size):
 
 def main(argv=None):
   """Measures and writes; returns the exit status."""
-  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('--torch_python', required=True, help='interpreter with torch')
   parser.add_argument('--threads', type=int, default=2, help='cores for each side')
   parser.add_argument('--rounds', type=int, default=9)

@@ -190,7 +190,11 @@ def compare(case, arguments):
 
 def main(argv=None):
   """Runs all cases and writes them."""
-  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('--official', help="the authors' repository")
   parser.add_argument('--torch_python', help='interpreter with torch')
   parser.add_argument('--rounds', type=int, default=3, help='calls that are timed')

@@ -301,7 +301,11 @@ def show(document):
 
 def main(argv=None):
   """Runs all cases and writes them."""
-  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('--official', help="the authors' repository")
   parser.add_argument('--rounds', type=int, default=20, help='calls that are timed')
   parser.add_argument('--gib', type=float, default=60, help='memory of maps for plain')

@@ -3,7 +3,7 @@
   python -m launch.main --config=configs/autolink.py:figures --workdir=runs/topology \\
       --config.data.missing=0.3 --config.method.topology.enabled
   python -m benchmarks.topology runs/topology/weights.npz \\
-      --output=results/autolink/topology.json
+      --output=FILE
 
 Figures (`data/figures.py`) lack each limb with the probability of --missing. Nothing in
 training says which. Of each limb the area under the ROC curve is written with which it

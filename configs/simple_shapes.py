@@ -4,7 +4,7 @@
   --config=configs/simple_shapes.py:paper      Lu & Dubbelman 2020, section 3 and 4
 
 Variants: `base`, `128px`, `quick` (quickstart), `smoke` (tests), `paper`, `paper_cpu`
-(64 px and half the widths, for a processor), `paper_smoke`.
+(64 px, half the widths, fewer layers, for a processor), `paper_smoke`.
 """
 
 import ml_collections
