@@ -14,6 +14,16 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
 
 import hypothesis  # noqa: E402
+import jaxlib  # noqa: E402
+
+# The older code generation compiles in two thirds of the time. Versions without it stop
+# at a flag that they do not know.
+if jaxlib.__version__.startswith('0.10.'):
+  _flags = (
+    '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+  )
+  os.environ['XLA_FLAGS'] = f'{_flags} {os.environ.get("XLA_FLAGS", "")}'
+
 import jax  # noqa: E402
 
 # Programs here are run once or twice: compiling them is most of the time. Also in the

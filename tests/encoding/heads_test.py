@@ -8,6 +8,7 @@ from img2graph.encoding import backbones
 from img2graph.encoding import heads
 from img2graph.encoding import proposals
 from img2graph.encoding import roi_edges
+from tests import compiled
 
 
 def _head(capacity, **options):
@@ -17,17 +18,17 @@ def _head(capacity, **options):
 
 def test_capacity_is_a_limit_and_not_a_parameter():
   images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-  variables = _head(8).init(jax.random.key(0), images, progress=1.0, train=False)
-  wide = _head(8).apply(variables, images, progress=1.0, train=False)
-  small = _head(3).apply(variables, images, progress=1.0, train=False)
+  variables = compiled.init(_head(8), images, progress=1.0, train=False)
+  wide = compiled.apply(_head(8), variables, images, progress=1.0, train=False)
+  small = compiled.apply(_head(3), variables, images, progress=1.0, train=False)
   np.testing.assert_array_equal(wide.positions[:, :3], small.positions)
   np.testing.assert_array_equal(wide.prob[:, :3], small.prob)
 
 
 def test_nodes_are_some_of_all_proposals():
   images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-  variables = _head(4).init(jax.random.key(0), images, progress=1.0, train=False)
-  nodes = _head(4).apply(variables, images, progress=1.0, train=False)
+  variables = compiled.init(_head(4), images, progress=1.0, train=False)
+  nodes = compiled.apply(_head(4), variables, images, progress=1.0, train=False)
   logits, positions = nodes.proposals
   assert logits.shape == (2, 64) and positions.shape == (2, 64, 2)
   best = np.argmax(logits, axis=-1)
@@ -39,11 +40,13 @@ def test_nodes_are_some_of_all_proposals():
 def test_noise_explores_early_and_falls_silent():
   images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
   head = _head(4, noise=5.0, noise_until=0.7)
-  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
+  variables = compiled.init(head, images, progress=1.0, train=False)
 
   def run(progress, train):
     keys = {'explore': jax.random.key(1)}
-    return head.apply(variables, images, progress=progress, train=train, rngs=keys)
+    return compiled.apply(
+      head, variables, images, progress=progress, train=train, rngs=keys
+    )
 
   quiet = run(1.0, False).positions
   np.testing.assert_array_equal(run(0.7, True).positions, quiet)
@@ -53,13 +56,13 @@ def test_noise_explores_early_and_falls_silent():
 def test_positions_and_existence_have_gradients():
   images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
   head = _head(4)
-  variables = head.init(jax.random.key(0), images, progress=1.0, train=False)
+  variables = compiled.init(head, images, progress=1.0, train=False)
 
   def total(variables):
     nodes = head.apply(variables, images, progress=1.0, train=False)
     return nodes.positions.sum() + nodes.prob.sum()
 
-  gradient = jax.grad(total)(variables)['params']['net']['head']['kernel']
+  gradient = compiled.grad(total, variables)['params']['net']['head']['kernel']
   assert np.isfinite(gradient).all()
   assert (np.abs(gradient).max(axis=0) > 0).all()
 
@@ -79,8 +82,8 @@ def _attention_head(num_nodes=3):
 def test_attention_nodes_all_exist_and_lie_at_the_mean_of_their_map():
   images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
   head = _attention_head()
-  variables = head.init(jax.random.key(0), images, progress=0.0, train=False)
-  nodes = head.apply(variables, images, progress=0.0, train=False)
+  variables = compiled.init(head, images, progress=0.0, train=False)
+  nodes = compiled.apply(head, variables, images, progress=0.0, train=False)
   assert nodes.positions.shape == (2, 3, 2)
   np.testing.assert_array_equal(nodes.prob, 1)
   np.testing.assert_allclose(nodes.attention.max(axis=(1, 2)), 1, rtol=1e-6)
@@ -103,11 +106,11 @@ def test_roi_edges_pass_gradients_to_positions_only_when_asked():
       classifier=roi_edges.RoiEdgeClassifier(features=(4, 4), hidden=8),
       learn_boxes=learn,
     )
-    variables = head.init(jax.random.key(0), images, start, end, train=False)
+    variables = compiled.init(head, images, start, end, train=False)
 
     def total(start, head=head, variables=variables):
       return head.apply(variables, images, start, end, train=False).sum()
 
-    gradient = jax.grad(total)(jnp.asarray(start))
+    gradient = compiled.grad(total, jnp.asarray(start))
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient).max() > 0) == learn

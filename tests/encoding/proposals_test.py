@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from img2graph.encoding import proposals
+from tests import compiled
 
 
 def _greedy(scores, positions, count, radius):
@@ -59,22 +60,22 @@ def test_context_reaches_the_whole_image_and_a_local_trunk_does_not(grid):
   changed[0, -1, -1] = 1
   for context, far in ((0, False), (2, True)):
     net = proposals.ProposalNet(width=8, blocks=1, context=context)
-    variables = jax.jit(net.init)(jax.random.key(0), images + 0.5)
-    before, after = (net.apply(variables, x)[0] for x in (images, changed))
+    variables = compiled.init(net, images + 0.5)
+    before, after = (compiled.apply(net, variables, x)[0] for x in (images, changed))
     assert (np.abs(before - after)[0, 0] > 1e-7) == far
 
 
 def test_the_drawing_is_one_of_pixels_in_their_places():
   net = proposals.ProposalNet(width=8, blocks=1, cell=4, drawing=16)
   image = np.random.default_rng(0).random((1, 16, 16, 1)).astype(np.float32)
-  variables = jax.jit(net.init)(jax.random.key(0), image)
-  assert net.apply(variables, image)[2].shape == (1, 16, 16)
+  variables = compiled.init(net, image)
+  assert compiled.apply(net, variables, image)[2].shape == (1, 16, 16)
   # The last layer maps each cell to its 4 x 4 pixels, row by row.
   last = variables['params']['drawing']
   last = {'kernel': 0 * last['kernel'], 'bias': np.arange(16, dtype=np.float32)}
   variables = {'params': variables['params'] | {'drawing': last}}
   expected = np.tile(np.arange(16).reshape(4, 4), (4, 4))
-  np.testing.assert_array_equal(net.apply(variables, image)[2][0], expected)
+  np.testing.assert_array_equal(compiled.apply(net, variables, image)[2][0], expected)
   assert (
     proposals.ProposalNet(width=8).init_with_output(jax.random.key(0), image)[0][2]
     is None

@@ -7,6 +7,7 @@ import pytest
 import scipy.signal
 
 from img2graph.encoding import resnet
+from tests import compiled
 
 
 def shapes(model, side):
@@ -66,7 +67,7 @@ def _conv(x, kernel, stride):
 
 def _perturbed(model, images):
   """Variables whose norms all do something."""
-  variables = model.init(jax.random.key(0), images, train=True)
+  variables = compiled.init(model, images, train=True)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda v: v + 0.1 * rng.uniform(size=v.shape).astype('f'), variables
@@ -100,15 +101,15 @@ def test_a_striding_block_is_its_definition(shortcut, bottleneck):
   else:
     short = layer(images[0].astype(float), 'short', 2)
   expected = np.maximum(y + short, 0)
-  found = model.apply(variables, images, train=False)
+  found = compiled.apply(model, variables, images, train=False)
   np.testing.assert_allclose(found[0], expected, atol=1e-4)
 
 
 def test_bfloat16_keeps_parameters_and_results_in_float32():
   model = resnet.CifarResNet(depth=8, width=4, dtype=jnp.bfloat16)
   images = jnp.ones((2, 16, 16, 3))
-  variables = model.init(jax.random.key(0), images, train=True)
-  found = model.apply(variables, images, train=False)
+  variables = compiled.init(model, images, train=True)
+  found = compiled.apply(model, variables, images, train=False)
   assert {x.dtype for x in jax.tree.leaves((variables, found))} == {
     jnp.dtype('float32')
   }

@@ -5,6 +5,7 @@ import numpy as np
 import scipy.ndimage
 
 from img2graph.encoding import segment_edges
+from tests import compiled
 
 
 def test_samples_are_those_of_another_interpolator():
@@ -36,9 +37,9 @@ def test_the_order_of_the_nodes_does_not_matter():
   images = rng.random((2, 32, 32, 1)).astype(np.float32)
   start, end = rng.uniform(-1, 1, (2, 2, 5, 2)).astype(np.float32)
   net = segment_edges.SegmentEdges()
-  variables = net.init(jax.random.key(0), images, start, end)
-  forward = net.apply(variables, images, start, end)
-  backward = net.apply(variables, images, end, start)
+  variables = compiled.init(net, images, start, end)
+  forward = compiled.apply(net, variables, images, start, end)
+  backward = compiled.apply(net, variables, images, end, start)
   np.testing.assert_allclose(forward, backward, atol=1e-5)
 
 
@@ -47,12 +48,12 @@ def test_coincident_nodes_and_gradients_are_finite_and_positions_get_none():
   start = np.zeros((1, 2, 2), np.float32)
   end = np.array([[[0, 0], [0.5, 0.5]]], np.float32)
   net = segment_edges.SegmentEdges()
-  variables = net.init(jax.random.key(0), images, start, end)
+  variables = compiled.init(net, images, start, end)
 
   def total(variables, start):
     return net.apply(variables, images, start, end).sum()
 
-  by_weights, by_start = jax.grad(total, argnums=(0, 1))(variables, start)
+  by_weights, by_start = compiled.grad(total, variables, start, argnums=(0, 1))
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(by_weights))
   np.testing.assert_array_equal(by_start, 0)
 

@@ -6,6 +6,7 @@ import pytest
 import scipy.signal
 
 from img2graph.rendering import refinement
+from tests import compiled
 
 
 def _drawing(seed, shape=(2, 9, 12, 1)):
@@ -15,14 +16,14 @@ def _drawing(seed, shape=(2, 9, 12, 1)):
 def test_network_matches_scipy():
   model = refinement.RefinementNet(features=3)
   drawing = _drawing(0)
-  variables = model.init(jax.random.key(0), drawing)
+  variables = compiled.init(model, drawing)
   rng = np.random.default_rng(1)
   # Biases and slopes that differ from their first values, so that they count.
   variables = jax.tree.map(
     lambda x: x + 0.2 * rng.normal(size=x.shape).astype('f'), variables
   )
   params = variables['params']
-  actual = model.apply(variables, drawing)
+  actual = compiled.apply(model, variables, drawing)
   chex.assert_shape(actual, (2, 9, 12, 1))
   for b in range(2):
     channels = [drawing[b, :, :, 0].astype(np.float64)]
@@ -48,7 +49,7 @@ def test_network_matches_scipy():
 def test_a_centred_start_keeps_every_pixel_in_its_place(start, is_pointwise):
   model = refinement.RefinementNet(features=4, start=start)
   dot = jnp.zeros((1, 9, 9, 1)).at[0, 3, 5, 0].set(1.0)
-  found = model.apply(model.init(jax.random.key(0), dot), dot)[0, :, :, 0]
+  found = compiled.apply(model, compiled.init(model, dot), dot)[0, :, :, 0]
   assert (found[3, 5] != 0).item()
   assert (not jnp.delete(found.ravel(), 3 * 9 + 5).any()) == is_pointwise
 
@@ -56,7 +57,7 @@ def test_a_centred_start_keeps_every_pixel_in_its_place(start, is_pointwise):
 def test_an_identical_start_changes_nothing():
   model = refinement.RefinementNet(features=4, start='identity')
   drawing = _drawing(4)
-  found = model.apply(model.init(jax.random.key(0), drawing), drawing)
+  found = compiled.apply(model, compiled.init(model, drawing), drawing)
   np.testing.assert_allclose(found, drawing, atol=1e-6)
 
 
@@ -64,16 +65,16 @@ def test_an_identical_start_changes_nothing():
 def test_every_tap_of_the_last_layer_can_learn(start):
   model = refinement.RefinementNet(features=4, start=start)
   drawing = _drawing(3)
-  variables = model.init(jax.random.key(0), drawing)
-  grads = jax.grad(lambda v: (model.apply(v, drawing) ** 2).sum())(variables)
+  variables = compiled.init(model, drawing)
+  grads = compiled.grad(lambda v: (model.apply(v, drawing) ** 2).sum(), variables)
   assert (grads['params']['conv2']['kernel'] != 0).all()
 
 
 def test_a_centred_start_lets_every_tap_learn():
   model = refinement.RefinementNet(features=4, start='centred')
   drawing = _drawing(3)
-  variables = model.init(jax.random.key(0), drawing)
-  grads = jax.grad(lambda v: (model.apply(v, drawing) ** 2).sum())(variables)
+  variables = compiled.init(model, drawing)
+  grads = compiled.grad(lambda v: (model.apply(v, drawing) ** 2).sum(), variables)
   for layer in range(3):
     assert (grads['params'][f'conv{layer}']['kernel'] != 0).all()
 
@@ -97,19 +98,19 @@ def test_default_width_is_the_papers():
 def test_output_activation_is_applied_last(output, expected):
   drawing = 3 * _drawing(3)
   model = refinement.RefinementNet()
-  variables = model.init(jax.random.key(1), drawing)
-  linear = np.asarray(model.apply(variables, drawing))
-  actual = model.clone(output=output).apply(variables, drawing)
+  variables = compiled.init(model, drawing, seed=1)
+  linear = np.asarray(compiled.apply(model, variables, drawing))
+  actual = compiled.apply(model.clone(output=output), variables, drawing)
   np.testing.assert_allclose(actual, expected(linear), atol=1e-5)
 
 
 def test_empty_canvas_stays_empty_at_first_and_a_mark_reaches_three_pixels():
   drawing = np.zeros((1, 15, 15, 1), np.float32)
   model = refinement.RefinementNet()
-  variables = model.init(jax.random.key(0), drawing)
-  np.testing.assert_array_equal(model.apply(variables, drawing), 0)
+  variables = compiled.init(model, drawing)
+  np.testing.assert_array_equal(compiled.apply(model, variables, drawing), 0)
   drawing[0, 7, 7] = 1
-  changed = np.asarray(model.apply(variables, drawing))[0, :, :, 0] != 0
+  changed = np.asarray(compiled.apply(model, variables, drawing))[0, :, :, 0] != 0
   expected = np.zeros((15, 15), bool)
   expected[4:11, 4:11] = True
   np.testing.assert_array_equal(changed, expected)
@@ -117,8 +118,10 @@ def test_empty_canvas_stays_empty_at_first_and_a_mark_reaches_three_pixels():
 
 def test_bfloat16_activations_keep_float32_parameters_and_image():
   model = refinement.RefinementNet(dtype=jnp.bfloat16)
-  variables = model.init(jax.random.key(0), _drawing(4))
-  for leaf in jax.tree.leaves((variables, model.apply(variables, _drawing(4)))):
+  variables = compiled.init(model, _drawing(4))
+  for leaf in jax.tree.leaves(
+    (variables, compiled.apply(model, variables, _drawing(4)))
+  ):
     assert leaf.dtype == jnp.float32
 
 
@@ -130,10 +133,12 @@ def test_unknown_output_is_named():
 def test_a_limited_network_cannot_amplify():
   drawing = 0.1 * _drawing(5)
   free, limited = (refinement.RefinementNet(limited=flag) for flag in (False, True))
-  variables = free.init(jax.random.key(0), drawing)
+  variables = compiled.init(free, drawing)
   # As training would, to make ink of a trace of it: all values four times as large.
   strong = jax.tree.map(lambda x: 4 * x, variables)
   inside = (slice(None), slice(3, -3), slice(3, -3))  # Beyond the border lies paper.
-  amplified, kept = (m.apply(strong, drawing)[inside] for m in (free, limited))
+  amplified, kept = (
+    compiled.apply(m, strong, drawing)[inside] for m in (free, limited)
+  )
   assert jnp.ptp(amplified) > 2 * jnp.ptp(drawing)
   assert 0 < jnp.ptp(kept) <= jnp.ptp(drawing)
