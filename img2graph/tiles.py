@@ -404,7 +404,8 @@ def _drop_cuts(edges, nodes, is_cut, *, spur, tolerance):
   """Takes the ends of cut edges out of lines.
 
   An end that no other tile goes on from stays, for a line that only one tile sees,
-  unless its edge is shorter than `spur` or runs beside another from the same node.
+  unless its edge is shorter than `spur` or runs beside another from the same node. A
+  rung shorter than that between two ends where lines go on is none of the drawing.
   """
   neighbours = collections.defaultdict(set)
   for i, j in edges:
@@ -416,25 +417,38 @@ def _drop_cuts(edges, nodes, is_cut, *, spur, tolerance):
     neighbours[j].discard(i)
     return edges.pop((min(i, j), max(i, j)))
 
-  waiting = [k for k in sorted(neighbours) if is_cut[k]]
-  while waiting:
-    k = waiting.pop()
-    if len(neighbours[k]) == 1:
-      (a,) = neighbours[k]
-      edge = nodes[k] - nodes[a]
-      length = np.linalg.norm(edge)
-      others = nodes[sorted(neighbours[a] - {k})] - nodes[a]
-      beside = others @ edge > _BESIDE * length * np.linalg.norm(others, axis=1)
-      if length < spur or beside.any():
-        unlink(k, a)
-        waiting += [a] if is_cut[a] else []
-    elif len(neighbours[k]) == 2:
-      a, b = sorted(neighbours[k])
-      _, away = _to_edges(nodes[k], nodes, np.array([[a, b]]))
-      if away[0] <= tolerance:
-        _add_edge(edges, a, b, min(unlink(k, a), unlink(k, b)))
-        neighbours[a].add(b)
-        neighbours[b].add(a)
+  def settle():
+    waiting = [k for k in sorted(neighbours) if is_cut[k]]
+    while waiting:
+      k = waiting.pop()
+      if len(neighbours[k]) == 1:
+        (a,) = neighbours[k]
+        edge = nodes[k] - nodes[a]
+        length = np.linalg.norm(edge)
+        others = nodes[sorted(neighbours[a] - {k})] - nodes[a]
+        beside = others @ edge > _BESIDE * length * np.linalg.norm(others, axis=1)
+        if length < spur or beside.any():
+          unlink(k, a)
+          waiting += [a] if is_cut[a] else []
+      elif len(neighbours[k]) == 2:
+        a, b = sorted(neighbours[k])
+        _, away = _to_edges(nodes[k], nodes, np.array([[a, b]]))
+        if away[0] <= tolerance:
+          _add_edge(edges, a, b, min(unlink(k, a), unlink(k, b)))
+          neighbours[a].add(b)
+          neighbours[b].add(a)
+
+  settle()
+  # Near the corner of four tiles an end on one side of an acute angle may have been
+  # joined to one on the other: a triangle whose corner no tile saw.
+  between = (pair for pair in edges if is_cut[pair[0]] and is_cut[pair[1]])
+  rungs = sorted((float(np.linalg.norm(nodes[i] - nodes[j])), i, j) for i, j in between)
+  before = len(edges)
+  for length, i, j in rungs:
+    if length < spur and min(len(neighbours[i]), len(neighbours[j])) >= 3:
+      unlink(i, j)
+  if len(edges) < before:
+    settle()
 
 
 def straighten(piece, tolerance):

@@ -173,6 +173,13 @@ def test_awkward_places(name, shake):
     assert_same(tiles.straighten(found, 5), nodes, edges, 1e-6 + 3 * shake)
 
 
+def test_an_acute_angle_beside_the_corner_of_four_tiles_has_no_rung():
+  plan = tiles.plan(213, 275, 128)
+  nodes, edges = [[87, 106], [150.44, 135.58], [127.15, 163.34]], [[0, 1], [0, 2]]
+  found = stitch(pieces_of(nodes, edges, plan), plan, 128, (213, 275))
+  assert_same(tiles.straighten(found, 0.03 * 128), nodes, edges, 1e-6)
+
+
 def test_an_edge_that_one_tile_misses():
   plan = tiles.plan(200, 350, 200)  # Cells meet at 175, and count 10 beyond.
   nodes, edges = [[20, 90], [150, 60], [172, 140], [330, 100]], [[0, 1], [1, 2], [2, 3]]
