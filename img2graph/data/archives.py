@@ -363,11 +363,18 @@ def _checked_graph(path, number, nodes, edges):
     if wrong:
       raise ValueError(f'{path}: image {number}: {message}.')
 
-  nodes = np.asarray(nodes, np.float64).reshape(-1, 2)
-  given = np.asarray(edges).reshape(-1, 2)
-  edges = given.astype(np.int64)
+  nodes, edges = np.asarray(nodes, np.float64), np.asarray(edges)
+  for name, values, letter in (('nodes', nodes, 'm'), ('edges', edges, 'e')):
+    # Reshaped, `[2, e]` would become other edges, and `[m, 3]` other nodes.
+    wrong = values.size and (values.ndim != 2 or values.shape[1] != 2)
+    refuse(wrong, f'{name} must be [{letter}, 2]; got {list(values.shape)}')
+  nodes, edges = nodes.reshape(-1, 2), edges.reshape(-1, 2)
   refuse(far_outside((nodes + 1) / 2).any(), 'x and y of a node must be in [-1, 1]')
-  refuse((edges != given).any(), 'an edge index is not a whole number')
+  numbers = edges.dtype.kind in 'iuf' and (edges == np.round(edges)).all()
+  refuse(edges.size and not numbers, 'an edge index is not a whole number')
+  outside = (edges < 0) | (edges >= len(nodes))
+  refuse(outside.any(), 'an edge index is out of range')
+  edges = edges.astype(np.int64)
   refuse((edges[:, 0] == edges[:, 1]).any(), 'an edge joins a node to itself')
   unique = np.unique(np.sort(edges, axis=1), axis=0)
   refuse(len(unique) < len(edges), 'an edge is there twice')

@@ -330,6 +330,17 @@ def test_fit_options_need_the_field(path):
         ([[0, 0], [0, 1]], [[0, 1], [1, 1]], 'image 1: an edge joins a node to itself'),
         ([[0, 0], [0, 1]], [[0, 1], [1, 0]], 'image 1: an edge is there twice'),
         ([[0, 0], [0, 1]], [[0, 0.5]], 'image 1: an edge index is not a whole number'),
+        ([[0, 0], [0, 1]], [[0, np.nan]], 'an edge index is not a whole number'),
+        ([[0, 0], [0, 1]], [['a', 'b']], 'an edge index is not a whole number'),
+        ([[0, 0], [0, 1]], [[0, 2**32 + 1]], 'image 1: an edge index is out of range'),
+        ([[0, 0], [0, 1]], [[0, 1e30]], 'image 1: an edge index is out of range'),
+        ([[0, 0, 0]], [], r'image 1: nodes must be \[m, 2\]; got \[1, 3\]'),
+        ([0, 0, 1, 1], [], r'image 1: nodes must be \[m, 2\]; got \[4\]'),
+        (
+          np.zeros((4, 2)),
+          [[0, 1, 2, 3], [1, 2, 3, 0]],
+          r'image 1: edges must be \[e, 2\]; got \[2, 4\]',
+        ),
       )
     ),
     (
