@@ -349,7 +349,11 @@ def write(path, images, graphs, *, fields=None):
         f'got {values.dtype} {values.shape}.'
       )
   buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays, **fields)
+  # Of np.savez_compressed some names, such as 'file', are arguments and no arrays.
+  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+    for name, values in (arrays | fields).items():
+      with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+        np.lib.format.write_array(member, values, allow_pickle=False)
   try:
     files.write_atomically(path, buffer.getvalue())
   except OSError as error:

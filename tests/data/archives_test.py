@@ -84,6 +84,15 @@ def test_the_file_has_the_documented_layout(path):
   assert _array(path, 'num_nodes')[6] == 2 and _array(path, 'num_edges')[6] == 1
 
 
+@pytest.mark.parametrize('name', ['file', 'allow_pickle', 'args', 'a field'])
+def test_a_field_may_have_any_name(tmp_path, name):
+  images, graphs, _ = _contents()
+  archives.write(tmp_path / 'a.npz', images, graphs, fields={name: np.arange(COUNT)})
+  found = archives.load(tmp_path / 'a.npz').fields
+  assert list(found) == [name]
+  np.testing.assert_array_equal(found[name], np.arange(COUNT))
+
+
 def test_an_archive_may_lie_in_the_home_folder(path, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   monkeypatch.chdir(tmp_path)
