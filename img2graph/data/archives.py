@@ -211,7 +211,14 @@ def _chosen(path, arrays, *, count, limit, spread, max_nodes, min_fit, max_p99, 
   if flag is not None:
     if flag not in arrays or arrays[flag].shape != (count,) or flag in ARRAYS:
       raise ValueError(f'{path}: there is no field {flag!r} with one value per image.')
-    keep &= arrays[flag].astype(bool)
+    values = arrays[flag]
+    # A name or a number is no answer: 'False' would be true.
+    if values.dtype.kind not in 'biu' or not np.isin(values, (0, 1)).all():
+      raise ValueError(
+        f'{path}: a flag must be bool, or 0 and 1; the field {flag!r} has '
+        f'other values, of {values.dtype}.'
+      )
+    keep &= values.astype(bool)
   return positions[keep[positions]]
 
 
@@ -240,7 +247,7 @@ def load(
       near the graph, share of the graph near ink) are both at least this.
     max_p99: only images whose third value of `fit` (99th percentile of the distance
       from ink to graph, pixels) is below this.
-    flag: only images where the field of this name is true.
+    flag: only images where the field of this name, of bool or 0 and 1, is true.
     images: whether to read the images; scoring needs only the graphs.
 
   Returns:

@@ -312,6 +312,17 @@ def test_a_wrong_choice_of_images_is_refused(path, options, message):
     archives.load(path, **options)
 
 
+@pytest.mark.parametrize(
+  'values', [['False', 'True'] * 6, [0, 5] * 6, [np.nan, 1.0] * 6, [0.0, 1.0] * 6]
+)
+def test_a_flag_is_true_or_false(path, values):
+  _edit(path, neat=np.array(values))
+  with pytest.raises(ValueError, match='a flag must be bool, or 0 and 1; the field'):
+    archives.load(path, flag='neat')
+  _edit(path, neat=np.array([0, 1, 1] * 4, np.uint8))
+  assert archives.load(path, flag='neat', limit=6).index.tolist() == [1, 2, 4, 5]
+
+
 def test_fit_options_need_the_field(path):
   _edit(path, fit=None)
   for options in ({'min_fit': 0.5}, {'max_p99': 3}):
