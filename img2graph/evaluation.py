@@ -373,6 +373,10 @@ def score_predictions(
       nodes = np.asarray(found['nodes'], np.float64)
       pred = (2 * nodes - 1, found['edges'])
       rows.append(metrics.score_graph(true, pred, thresholds=thresholds, extra=extra))
+    except OverflowError:
+      raise ValueError(
+        f'image {index}: a node position must be a number below 1e308.'
+      ) from None
     except (TypeError, ValueError) as error:
       raise ValueError(f'image {index}: {error}') from None
   return metrics.combine(rows) | {'missing': missing}

@@ -1031,10 +1031,11 @@ def _number(value, what):
 
 def _whole(value, what):
   """A whole number as an int."""
+  # One that is no float, since it is too large, is a whole number all the same.
   if isinstance(value, bool) or not isinstance(value, numbers.Integral):
     value = _number(value, what)
-  if not math.isfinite(value) or value != int(value):
-    raise ValueError(f'{what} must be a whole number; got {reprlib.repr(value)}.')
+    if not math.isfinite(value) or value != int(value):
+      raise ValueError(f'{what} must be a whole number; got {reprlib.repr(value)}.')
   if abs(value) >= 2**63:
     raise ValueError(f'{what} must be below 2^63; got {reprlib.repr(value)}.')
   return int(value)

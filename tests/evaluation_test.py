@@ -391,6 +391,7 @@ def test_missing_files_are_named(tmp_path):
     ({'nodes': [[0.5]], 'edges': []}, r'image 2: nodes must be \[n, 2\]'),
     ({'nodes': [['a', 'b']], 'edges': []}, 'image 2: could not convert'),
     ({'nodes': {'x': 1}, 'edges': []}, 'image 2: '),
+    ({'nodes': [[0, 10**400]], 'edges': []}, 'image 2: a node position must be a numb'),
     ({'nodes': [[0.5, 0.5]] * 2, 'edges': [['0', '1']]}, 'image 2: an edge index'),
   ],
 )

@@ -577,12 +577,24 @@ JSON_PROBLEMS = [
   (lambda v: v['nodes'][1].update(x=float('inf')), 'node 0 has a coordinate that is'),
   (lambda v: v['nodes'][1].update(id=7), 'several nodes with the id 7'),
   (lambda v: v['nodes'][1].update(id=2**70), 'must be below 2'),
+  (lambda v: v['nodes'][1].update(id=10**400), 'a node id must be below 2'),
+  (lambda v: v['edges'][0].update(source=10**400), 'source of edge 0 must be below'),
+  (lambda v: v['image'].update(width=10**400), 'the image width must be below 2'),
   (lambda v: v['nodes'][1].update(prob=1.5), 'probability of node 1 is 1.5'),
   (lambda v: v['edges'][0].update(source=99), 'needs node 99, which is not there'),
   (lambda v: v['edges'][0].update(source=7, target=7), 'joins node 7 with itself'),
   (lambda v: v['edges'].append(v['edges'][0]), 'is there twice'),
   (lambda v: v.update(model=5), 'model must be text or null; got 5'),
 ]
+
+
+@pytest.mark.parametrize('format', [name for name in formats.FORMATS if name != 'npz'])
+def test_ids_of_hundreds_of_digits_are_told(tmp_path, format):
+  path = tmp_path / f'graph.{format}'
+  formats.write(document(), path)
+  path.write_text(path.read_text().replace('12345678901', 400 * '7'))
+  with pytest.raises(ValueError, match='graph file: .* must be below 2.63; got 777'):
+    formats.read(path)
 
 
 @pytest.mark.parametrize('change, message', JSON_PROBLEMS)

@@ -84,7 +84,10 @@ def clean(graph):
       two of the nodes.
   """
   nodes, edges = graph
-  nodes = np.asarray(nodes, np.float64)
+  try:
+    nodes = np.asarray(nodes, np.float64)
+  except OverflowError:
+    raise ValueError('a node position must be a number below 1e308.') from None
   nodes = nodes if nodes.size else nodes.reshape(0, 2)
   if nodes.ndim != 2 or nodes.shape[1] != 2:
     raise ValueError(f'nodes must be [n, 2] in (x, y); got {nodes.shape}.')

@@ -216,6 +216,7 @@ def test_scores_are_plain_json_values():
   ('pred', 'message'),
   [
     (([[0.0, np.nan]], []), 'image 1: a node position is not finite'),
+    (([[0, 10**400]], []), 'image 1: a node position must be a number below 1e308'),
     (([[0.0, 0.0]], [[0, 1]]), 'image 1: an edge index is out of range: 1 nodes'),
     (([[0.0, 0.0]], [[-1, 0]]), 'image 1: an edge index is out of range'),
     (([[0.0, 0.0]] * 2, [[0, 0.5]]), 'image 1: an edge index is not a whole number'),
