@@ -57,6 +57,9 @@ _FLAT_NAMES = {
 # What graphs of images have beside.
 _OF_IMAGES = ('node_files', 'edge_affinity')
 
+# Modes of PIL images that a PNG holds as they are.
+_PNG_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16')
+
 _EDGE_COLOUR, _NODE_COLOUR = '#1f77b4', '#d62728'
 
 
@@ -352,7 +355,10 @@ def write_svg(document, path, *, background=None):
     path: the file to write.
     background: what to show below the graph, fitted to the viewBox: None, the address
       of an image (a name relative to the SVG file, or a data URI), or an image to
-      embed: a PIL image or a uint8 array `[H, W]` or `[H, W, 3]`.
+      embed: a PIL image or a uint8 array `[H, W]`, `[H, W, 1]` or `[H, W, 3]`.
+
+  Raises:
+    ValueError: the background is another array, or a PIL image of numbers, not colours.
   """
   x, y, width, height = _view_box(document)
   # Sizes follow the image, so that a graph looks alike on small and large ones.
@@ -835,10 +841,14 @@ def _opacity(prob):
 
 def _data_uri(picture):
   """A picture as the address of a PNG that contains it."""
-  import PIL.Image
+  from img2graph import plotting
 
-  if not isinstance(picture, PIL.Image.Image):
-    picture = PIL.Image.fromarray(np.asarray(picture, np.uint8))
+  mode = getattr(picture, 'mode', None)
+  if mode in ('I', 'F'):
+    raise ValueError(f'a background must have colours or greys; got the mode {mode}.')
+  # An array, or of a mode that no PNG has.
+  if mode not in _PNG_MODES:
+    picture = plotting.from_uint8(picture)
   buffer = io.BytesIO()
   picture.save(buffer, 'PNG')
   return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()

@@ -151,7 +151,7 @@ def overlay(image, document, *, line=0.005, radius=0.01, colours=None):
     A PIL image, RGB, of the same aspect. Its longer side is a multiple of the image's
     of at least 512 pixels if the image is small, and at most 4096 pixels.
   """
-  picture = _from_uint8(image)
+  picture = from_uint8(image)
   size_px = document.width or picture.width, document.height or picture.height
   factor = _fit(max(picture.size), *_OVERLAY_SIDES)
   size = tuple(max(1, round(side * factor)) for side in picture.size)
@@ -303,22 +303,25 @@ def save_png(path, picture):
   """
   buffer = io.BytesIO()
   if not isinstance(picture, PIL.Image.Image):
-    picture = _from_uint8(picture)
+    picture = from_uint8(picture)
   mark = PIL.PngImagePlugin.PngInfo()
   mark.add_text('Software', image_files.MARK)
   picture.save(buffer, 'PNG', pnginfo=mark)
   files.write_atomically(path, buffer.getvalue())
 
 
-def _to_picture(image):
-  """`[H, W, C]` in [0, 1] to RGB; one channel is ink (1) on paper (0)."""
-  image = np.nan_to_num(image.astype(np.float32), posinf=1, neginf=0).clip(0, 1)
-  image = np.repeat(1 - image, 3, axis=-1) if image.shape[-1] == 1 else image
-  return PIL.Image.fromarray(np.round(255 * image).astype(np.uint8))
+def from_uint8(image):
+  """A picture as RGB.
 
+  Args:
+    image: a uint8 array `[H, W]`, `[H, W, 1]` or `[H, W, 3]`, or a PIL image.
 
-def _from_uint8(image):
-  """A uint8 array, grey or RGB, or a PIL image, to RGB."""
+  Returns:
+    A PIL image, RGB.
+
+  Raises:
+    ValueError: an array is of another type or shape, or has no pixels.
+  """
   if isinstance(image, PIL.Image.Image):
     return image.convert('RGB')
   image = np.asarray(image)
@@ -330,6 +333,13 @@ def _from_uint8(image):
       f'an image must be uint8 [H, W] or [H, W, 3]; got {image.dtype} {image.shape}.'
     )
   return PIL.Image.fromarray(image).convert('RGB')
+
+
+def _to_picture(image):
+  """`[H, W, C]` in [0, 1] to RGB; one channel is ink (1) on paper (0)."""
+  image = np.nan_to_num(image.astype(np.float32), posinf=1, neginf=0).clip(0, 1)
+  image = np.repeat(1 - image, 3, axis=-1) if image.shape[-1] == 1 else image
+  return PIL.Image.fromarray(np.round(255 * image).astype(np.uint8))
 
 
 def _fit(longest, low, high):

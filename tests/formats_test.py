@@ -287,6 +287,37 @@ def test_an_svg_may_contain_its_picture(tmp_path, kind):
   assert formats.read(path) == EMPTY
 
 
+@pytest.mark.parametrize(
+  'background',
+  [
+    np.full((2, 3, 1), 200, np.uint8),
+    PIL.Image.new('L', (3, 2), 200),
+    PIL.Image.new('CMYK', (3, 2), (55, 55, 55, 0)),
+    PIL.Image.new('RGBA', (3, 2), (200, 200, 200, 255)),
+  ],
+)
+def test_pictures_of_any_colours_are_embedded(tmp_path, background):
+  formats.write_svg(EMPTY, tmp_path / 'graph.svg', background=background)
+  data = re.search('base64,([^"]*)"', (tmp_path / 'graph.svg').read_text())[1]
+  picture = PIL.Image.open(io.BytesIO(base64.b64decode(data)))
+  np.testing.assert_array_equal(picture.convert('RGB'), np.full((2, 3, 3), 200))
+
+
+@pytest.mark.parametrize(
+  'background, message',
+  [
+    (np.ones((2, 3), np.float32), r'must be uint8 .*; got float32 \(2, 3\)'),
+    (np.full((2, 3), 300), r'must be uint8 .*; got int64 \(2, 3\)'),
+    (np.zeros((2, 3, 2), np.uint8), r'must be uint8 .*; got uint8 \(2, 3, 2\)'),
+    (PIL.Image.new('F', (3, 2), 1.0), 'must have colours or greys; got the mode F'),
+  ],
+)
+def test_a_background_that_would_be_black_is_refused(tmp_path, background, message):
+  with pytest.raises(ValueError, match=message):
+    formats.write_svg(EMPTY, tmp_path / 'graph.svg', background=background)
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_an_svg_without_an_image_surrounds_its_nodes(tmp_path):
   path = tmp_path / 'graph.svg'
   formats.write(formats.Document([[-10, 0], [90, 50]], [[0, 1]]), path)
