@@ -34,6 +34,7 @@ from img2graph.metrics import triplets
 
 # Images are drawn in chunks of one size, so that the batch size does not choose them.
 _CHUNK = 64
+_FAR_OUTSIDE = 'a node lies far outside; x and y must be in [0, 1] of the sides.'
 # Apart from training: the same seed there must not draw the same images.
 _EVALUATION_STREAM = 0x6576616C
 
@@ -314,7 +315,8 @@ def predict_archive(method, variables, archive, *, batch_size, **options):
 
   Returns:
     `{index: {'nodes': [[x, y], ...], 'edges': [[i, j], ...]}}`, plain lists: the
-    image's number in its file, positions in [0, 1] of its width and height.
+    image's number in its file, positions in [0, 1] of its width and height, or outside
+    by up to those.
   """
   if not len(archive):
     return {}
@@ -333,7 +335,8 @@ def predict_archive(method, variables, archive, *, batch_size, **options):
   predictions = {}
   for i, (nodes, edges) in enumerate(found):
     nodes_px = frames[i].to_pixels(nodes.astype(np.float64))
-    unit = nodes_px / np.array([width, height])
+    # The square around a narrow image reaches further than positions may lie outside.
+    unit = np.clip(nodes_px / np.array([width, height]), -1, 2)
     predictions[int(archive.index[i])] = {
       'nodes': unit.tolist(),
       'edges': edges.tolist(),
@@ -371,6 +374,8 @@ def score_predictions(
     found = predictions.get(index, {'nodes': [], 'edges': []})
     try:
       nodes = np.asarray(found['nodes'], np.float64)
+      if _far_outside(nodes):
+        raise ValueError(_FAR_OUTSIDE)
       pred = (2 * nodes - 1, found['edges'])
       rows.append(metrics.score_graph(true, pred, thresholds=thresholds, extra=extra))
     except OverflowError:
@@ -424,10 +429,7 @@ def read_predictions(path):
     if not isinstance(found, dict) or not {'nodes', 'edges'} <= found.keys():
       raise ValueError(f"{path}: image {name} must have 'nodes' and 'edges'.")
     if _far_outside(found['nodes']):
-      raise ValueError(
-        f'{path}: image {name}: a node lies far outside; x and y must be in [0, 1] of '
-        'the sides.'
-      )
+      raise ValueError(f'{path}: image {name}: {_FAR_OUTSIDE}')
     predictions[int(name)] = {'nodes': found['nodes'], 'edges': found['edges']}
   return predictions
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -309,6 +310,20 @@ def test_predictions_come_back_in_the_frame_of_the_archive(
     assert predictions[i]['edges'] == [[0, 1]]
 
 
+def test_predictions_for_a_narrow_archive_lie_outside_by_its_sides_at_most(tmp_path):
+  def corners(variables, images):
+    found = _brightest(variables, images)
+    return dataclasses.replace(found, nodes=jnp.sign(found.nodes))
+
+  archive = _archive(tmp_path / 'a.npz', height=8, width=64)
+  method = _method(predict=corners, sides=(64,))
+  predictions = evaluation.predict_archive(method, {}, archive, batch_size=7)
+  nodes = np.concatenate([found['nodes'] for found in predictions.values()])
+  # In the square these were 3.5 times the height away.
+  assert set(nodes[:, 0]) <= {0, 1} and set(nodes[:, 1]) <= {-1, 2}
+  assert evaluation.score_predictions(archive, predictions)['missing'] == 0
+
+
 def test_an_archive_scores_the_same_loaded_as_a_path_and_in_any_batches(tmp_path):
   archive = _archive(tmp_path / 'a.npz')
   expected = evaluation.evaluate(BRIGHTEST, {}, archive, batch_size=4)
@@ -391,6 +406,7 @@ def test_missing_files_are_named(tmp_path):
     ({'nodes': [[0.5]], 'edges': []}, r'image 2: nodes must be \[n, 2\]'),
     ({'nodes': [['a', 'b']], 'edges': []}, 'image 2: could not convert'),
     ({'nodes': {'x': 1}, 'edges': []}, 'image 2: '),
+    ({'nodes': [[0.5, 64]], 'edges': []}, r'image 2: a node lies far .* in \[0, 1\]'),
     ({'nodes': [[0, 10**400]], 'edges': []}, 'image 2: a node position must be a numb'),
     ({'nodes': [[0.5, 0.5]] * 2, 'edges': [['0', '1']]}, 'image 2: an edge index'),
   ],

@@ -10,7 +10,8 @@ A graph here is a pair `(nodes, edges)`: nodes `[n, 2]` (x, y) in [-1, 1], edges
 is a distance of 2t in [-1, 1]. The usual ones are 3, 5 and 8 % of the side.
 
 Cleaning: self-loops are dropped and an edge given twice, either way round, counts
-once. `cleaned` is the number of predicted edges dropped in this way.
+once. `cleaned` is the number of predicted edges dropped in this way. A node may lie
+outside of its image by up to the side; a graph with one further away is refused.
 
 At each threshold t:
 
@@ -49,6 +50,8 @@ from img2graph.metrics import topology
 
 THRESHOLDS = (0.03, 0.05, 0.08)
 FIGURES = ('precision', 'recall', 'f1')
+# A node lies in [-1, 1], or outside of it by up to the side.
+_FARTHEST = 3
 
 
 def threshold_name(threshold):
@@ -73,15 +76,15 @@ def clean(graph):
 
   Args:
     graph: `(nodes, edges)`: nodes `[n, 2]` in [-1, 1], edges `[e, 2]` indices; either
-      may be empty. Nodes may lie outside the image.
+      may be empty. Nodes may lie outside the image, by up to its side.
 
   Returns:
     nodes `[n, 2]` float64 in [0, 1], edges `[e', 2]` int64 with i < j, unique and
     sorted, and the number of edges that were dropped.
 
   Raises:
-    ValueError: a shape is wrong, a position is not finite, or an edge does not join
-      two of the nodes.
+    ValueError: a shape is wrong, a position is not finite or far outside, or an edge
+      does not join two of the nodes.
   """
   nodes, edges = graph
   try:
@@ -93,6 +96,12 @@ def clean(graph):
     raise ValueError(f'nodes must be [n, 2] in (x, y); got {nodes.shape}.')
   if not np.isfinite(nodes).all():
     raise ValueError('a node position is not finite.')
+  # Positions in pixels, say. Pieces of such an edge would take all the memory there is.
+  if (np.abs(nodes) > _FARTHEST).any():
+    raise ValueError(
+      'a node lies far outside; x and y must be in [-1, 1], or outside by up to the '
+      f'side; got up to {np.abs(nodes).max():g}.'
+    )
   given = np.asarray(edges)
   given = given if given.size else np.zeros((0, 2), np.int64)
   if given.ndim != 2 or given.shape[1] != 2:

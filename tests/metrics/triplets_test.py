@@ -229,6 +229,17 @@ def test_a_wrong_graph_is_refused_with_its_image_named(pred, message):
     metrics.score_graphs([(SQUARE, RING)] * 2, [(SQUARE, RING), pred])
 
 
+@pytest.mark.parametrize('extra', [False, True])
+def test_positions_far_outside_are_refused_by_every_score(extra):
+  outside = ([[3.0, -3.0], [0.0, 0.0]], [[0, 1]])
+  metrics.score_graphs([outside], [outside], extra=extra)
+  for far in (3.001, -1e9, 1e300):
+    pair = [(SQUARE, RING)], [([[0.0, far], [0.0, 0.0]], [[0, 1]])]
+    for trues, preds in (pair, pair[::-1]):
+      with pytest.raises(ValueError, match='image 0: a node lies far outside; x and y'):
+        metrics.score_graphs(trues, preds, extra=extra)
+
+
 @pytest.mark.parametrize('thresholds', [(), (0,), (-0.05,), (np.nan,), (0.05, 0.05)])
 def test_wrong_thresholds_are_refused(thresholds):
   with pytest.raises(ValueError, match='thresholds must'):
