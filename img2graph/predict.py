@@ -108,8 +108,8 @@ class Predictor:
       batch_size: images at a time; None for all, but at most 32.
 
     Returns:
-      list of `formats.Document`, one per image in their order. A blank image has an
-      empty graph.
+      list of `formats.Document`, one per image in their order; all nodes lie in the
+      image. A blank image has an empty graph.
 
     Raises:
       ValueError: an option or an image is wrong; the message says which.
@@ -337,8 +337,9 @@ class Predictor:
     height, width = size
     return formats.Document(
       node_ids=ids,
-      # A thousandth of a pixel is more than any method knows.
-      nodes_px=np.round(piece.nodes, 3),
+      # The square around a narrow image is wider. And a thousandth of a pixel is more
+      # than any method knows.
+      nodes_px=np.round(np.clip(piece.nodes, 0, [width, height]), 3),
       edges=piece.edges,
       node_prob=_decimal(piece.node_prob),
       edge_prob=_decimal(piece.edge_prob),

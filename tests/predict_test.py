@@ -201,6 +201,15 @@ def test_tiles_find_nothing_beyond_the_image(predictor, shape):
   assert (document.nodes_px <= shape[::-1]).all()
 
 
+@pytest.mark.parametrize('shape', [(1, 5000), (5000, 1), (3, 700)])
+def test_one_piece_has_nothing_beyond_a_narrow_image(predictor, shape):
+  ink = np.ones(shape, np.float32)
+  (document,) = predictor.predict([ink], tile=None)
+  assert len(document.nodes_px) == 2
+  assert (document.nodes_px >= 0).all()
+  assert (document.nodes_px <= shape[::-1]).all()
+
+
 def test_an_image_no_larger_than_a_tile_goes_in_one_piece(predictor):
   image = two_dots(64, 64, (10, 20), (40, 50), 1)
   expected = predictor.predict([image], tile=None)
