@@ -91,7 +91,8 @@ class Predictor:
 
     Args:
       images: sequence of float arrays in [0, 1], each of any size: `[H, W]`, ink 1; of
-        a method for photographs `[H, W, 3]`, or `[H, W]` if grey.
+        a method for photographs `[H, W, 3]`, or `[H, W]` if grey. An array
+        `[B, H, W]`, or with channels `[B, H, W, C]`, is a sequence of B images.
       threshold: probability at which an edge is as likely to be kept as left out, as
         far as the ink does not decide; see `decoding.decode`. Of a method of keypoints:
         what the strength of a link, relative to the strongest, must exceed.
@@ -117,6 +118,7 @@ class Predictor:
     Of a method of keypoints (`Method.keypoints`), a node's id is the number of its
     keypoint, and nodes without edges stay.
     """
+    _refuse_one_image(images)
     images = list(images)
     if batch_size is None:
       batch_size = max(1, min(32, len(images)))
@@ -581,6 +583,19 @@ def _check_options(
     raise ValueError('a prior is about drawings in one piece: take no tiles with it.')
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
+
+
+def _refuse_one_image(images):
+  """An image that is not in a list would be a sequence of its rows."""
+  dtype = getattr(images, 'dtype', None)
+  if dtype is None or dtype.kind == 'O':  # A list, or images of several sizes.
+    return
+  shape = images.shape
+  if len(shape) < 3 or (len(shape) == 3 and shape[-1] in (1, 3)):
+    raise ValueError(
+      'images must be a sequence of images; '
+      f'got one array of the shape {list(shape)}: give [image].'
+    )
 
 
 def _decode_options(prior):

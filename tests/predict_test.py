@@ -145,6 +145,26 @@ def test_a_wrong_image_is_named(predictor, image, words):
   assert words in str(error.value)
 
 
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('shape', [(6, 6), (6, 6, 1), (6, 6, 3), (6,), ()])
+def test_an_image_alone_is_no_sequence_of_its_rows(predictor, channels, shape):
+  predictor.method = dataclasses.replace(stub.METHOD, channels=channels)
+  with pytest.raises(ValueError, match=r'sequence of images; .*: give \[image\]'):
+    predictor.predict(np.ones(shape, np.float32))
+
+
+def test_a_stack_of_images_is_a_sequence(predictor):
+  stack = np.stack([two_dots(64, 64, (10, 20), (40, 50), k) for k in (1, 2)])
+  expected = predictor.predict(list(stack))
+  assert predictor.predict(stack) == expected
+  assert predictor.predict(stack[..., None]) == expected
+  ragged = np.empty(2, object)
+  ragged[:] = list(stack)
+  assert predictor.predict(ragged) == expected
+  # As a list also images of three pixels' width.
+  assert len(predictor.predict(list(stack[:, :, :3]))) == 2
+
+
 @pytest.mark.parametrize(
   'options',
   [
