@@ -642,6 +642,7 @@ def draw_document(document, *, side=None, width=None, line_width=None):
   import numpy as np
 
   from img2graph import rendering
+  from img2graph import tiles
 
   if document.width is None:
     raise _Mistake('the file does not tell the size of its image, which drawing needs.')
@@ -661,18 +662,33 @@ def draw_document(document, *, side=None, width=None, line_width=None):
     line_width = max(1.5, max(width, height) / 200)
   nodes = document.nodes_px * [width / size[0], height / size[1]]
   start, end = nodes[document.edges[:, 0]], nodes[document.edges[:, 1]]  # [E, 2]
-  low = np.minimum(start, end) - line_width
-  high = np.maximum(start, end) + line_width
+  # From the nearer end no rounding of the further one moves what is in the picture.
+  turn = np.abs(start).max(axis=1, initial=0) > np.abs(end).max(axis=1, initial=0)
+  start, end = np.where(turn[:, None], [end, start], [start, end])
   picture = np.full((height, width), 255, np.uint8)
+  reach = line_width + 1
   for top in range(0, height, _TILE):
     for left in range(0, width, _TILE):
       corner = np.array([left, top])
-      near = ((high > corner) & (low < corner + _TILE)).all(axis=1)
+      # What is far away is no float32. Where it is cut its ends are out of sight.
+      low, high = corner - reach, corner + _TILE + reach
+      with np.errstate(over='ignore', invalid='ignore'):
+        enters, leaves = tiles.cross(start, end - start, (*low, *high))
+        # And from a point between both ends none is far in its own measure.
+        middle = start + ((enters + leaves) / 2)[:, None] * (end - start)
+        middle = np.clip(middle, low, high)
+        ways = [point - middle for point in (start, end)]
+        shares = [tiles.cross(middle, way, (*low, *high))[1] for way in ways]
+      near = enters <= leaves
       if not near.any():
         continue
+      ends = [m[:, None] * way for m, way in zip(shares, ways, strict=True)]
+      # [2, E, 2]; what is not near has the weight 0.
+      ends = np.where(near[:, None], np.clip(middle + ends, low, high), low)
+      first, last = ((ends - corner) * 2 / _TILE - 1).astype(np.float32)
       ink = rendering.draw_edges(
-        ((start - corner) * 2 / _TILE - 1)[None].astype(np.float32),
-        ((end - corner) * 2 / _TILE - 1)[None].astype(np.float32),
+        first[None],
+        last[None],
         near[None].astype(np.float32),
         height=_TILE,
         width=_TILE,

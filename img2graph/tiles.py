@@ -238,14 +238,7 @@ def clip(piece, box, least=0):
   low, high = np.array(box[:2], float), np.array(box[2:], float)
   start = nodes[edges[:, 0]]
   along = nodes[edges[:, 1]] - start
-  # An axis along which an edge does not run cuts nothing of it, or all.
-  safe = np.where(along == 0, 1, along)
-  at = np.stack([(low - start) / safe, (high - start) / safe])  # [2, E, 2]
-  between = (start >= low) & (start <= high)
-  all_or_nothing = np.where(between, [[[-1.0]], [[2.0]]], 2.0)
-  at = np.where(along == 0, all_or_nothing, at)
-  enters = np.maximum(0, at.min(axis=0).max(axis=1))
-  leaves = np.minimum(1, at.max(axis=0).min(axis=1))
+  enters, leaves = cross(start, along, box)
   inside = ((nodes >= low) & (nodes <= high)).all(axis=1)
   whole = inside[edges].all(axis=1)
   length = (leaves - enters) * np.linalg.norm(along, axis=1)
@@ -265,6 +258,29 @@ def clip(piece, box, least=0):
     edge_prob[kept],
   )
   return part, np.arange(len(part.nodes)) >= inside.sum()
+
+
+def cross(start, along, box):
+  """Where segments enter a box and where they leave it.
+
+  Args:
+    start: `[E, 2]` float, the first ends.
+    along: `[E, 2]` float, from the first ends to the second.
+    box: (left, top, right, bottom).
+
+  Returns:
+    two `[E]` shares of the way; of what lies outside the first exceeds the second.
+  """
+  low, high = np.array(box[:2], float), np.array(box[2:], float)
+  # An axis along which an edge does not run cuts nothing of it, or all.
+  safe = np.where(along == 0, 1, along)
+  at = np.stack([(low - start) / safe, (high - start) / safe])  # [2, E, 2]
+  between = (start >= low) & (start <= high)
+  all_or_nothing = np.where(between, [[[-1.0]], [[2.0]]], 2.0)
+  at = np.where(along == 0, all_or_nothing, at)
+  enters = np.maximum(0, at.min(axis=0).max(axis=1))
+  leaves = np.minimum(1, at.max(axis=0).min(axis=1))
+  return enters, leaves
 
 
 def stitch(pieces, tiles, side, shape, *, merge, joint):

@@ -227,6 +227,23 @@ def test_render_in_pieces_is_the_whole(monkeypatch):
   assert difference.max() <= 1
 
 
+@pytest.mark.parametrize('far', [1e7, 1e9, 1e12, 1e25, 1e300])
+def test_render_draws_the_part_of_a_far_line_that_is_in_the_picture(monkeypatch, far):
+  monkeypatch.setattr(cli, '_TILE', 16)
+  # One that ends in the picture, one that crosses it, and a slanted one from afar.
+  for ends, near_ends in (
+    ([[-far, 5], [9, 5]], [[-99, 5], [9, 5]]),
+    ([[7, -far], [7, far]], [[7, -99], [7, 99]]),
+    ([[far, far / 2], [3, 4]], [[203, 104], [3, 4]]),
+    ([[far, 3], [far, 9]], [[99, 3], [99, 9]]),
+  ):
+    found, expected = (
+      cli.draw_document(formats.Document(nodes, [[0, 1]], width=20, height=12))
+      for nodes in (ends, near_ends)
+    )
+    np.testing.assert_allclose(found.astype(int), expected, atol=1)
+
+
 def test_render_tells_mistakes(graph_file, tmp_path, capsys):
   graphml = tmp_path / 'plain.graphml'
   formats.write(formats.Document([[1, 2], [3, 4]], [[0, 1]]), graphml)
