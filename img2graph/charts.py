@@ -23,6 +23,8 @@ COLOURS = (
 _PAPER, _TEXT, _GRID = (255, 255, 255), (60, 60, 60), (225, 225, 225)
 # Drawn larger and reduced, which smooths lines.
 _FINE = 2
+# Of smaller numbers the logarithm would be none.
+_TINY = 1e-290
 _FONT, _LEFT, _BOTTOM, _TOP, _RIGHT = 15, 64, 48, 16, 16  # Pixels.
 
 
@@ -30,8 +32,9 @@ def curves(series, *, x_title, y_title, x_names=None, size=(640, 440)):
   """Curves in one frame, with a legend.
 
   Args:
-    series: `{name: (x, y)}` or `{name: (x, y, spread)}`, `[n]` numbers each; y that is
-      not finite is left out. A spread is drawn as a bar from y - spread to y + spread.
+    series: `{name: (x, y)}` or `{name: (x, y, spread)}`, `[n]` numbers each; points of
+      which one is not finite are left out. A spread is drawn as a bar from y - spread
+      to y + spread.
     x_title: below the frame.
     y_title: above its left edge.
     x_names: texts that stand at x = 0, 1, ... in place of numbers, and points are
@@ -136,10 +139,10 @@ def points(places, labels, *, side=560):
 
 
 def _finite(x, y, spread=None):
-  """x, y and spread, 0 without one, where x and y are finite."""
+  """x, y and spread, 0 without one, where all of them are finite."""
   x, y = np.asarray(x, float), np.asarray(y, float)
   spread = np.zeros_like(y) if spread is None else np.asarray(spread, float)
-  there = np.isfinite(x) & np.isfinite(y)
+  there = np.isfinite(x) & np.isfinite(y) & np.isfinite(spread)
   return x[there], y[there], spread[there]
 
 
@@ -149,8 +152,14 @@ def _fine(*values):
 
 def _ticks(low, high):
   """Four to nine round numbers around a range."""
-  spread = (high - low) or abs(high) or 1.0
-  step = 10.0 ** math.floor(math.log10(spread / 4))
-  step *= next(k for k in (1, 2, 5, 10) if spread / (step * k) <= 6)
+  largest = max(abs(low), abs(high))
+  spread = high - low
+  # What rounding alone makes of one number is no range.
+  if spread <= max(1e-9 * largest, _TINY):
+    spread = largest if largest > _TINY else 1.0
+  exponent = math.floor(math.log10(spread / 4))
+  factor = next(k for k in (1, 2, 5, 10) if spread / (k * 10.0**exponent) < 6.001)
+  step = factor * 10.0**exponent
   first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-  return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+  ticks = range(first, max(last, first + 1) + 1)
+  return [round(k * step, -exponent) for k in ticks]

@@ -37,6 +37,33 @@ def test_what_is_not_finite_is_left_out_and_nothing_is_refused():
     charts.curves({'a': ([1], [np.nan])}, x_title='', y_title='')
 
 
+def test_a_point_whose_spread_is_no_number_is_left_out():
+  some = charts.curves({'a': ([1, 2], [3, 5], [1, np.nan])}, x_title='', y_title='')
+  alone = charts.curves({'a': ([1], [3], [1])}, x_title='', y_title='')
+  np.testing.assert_array_equal(np.asarray(some), np.asarray(alone))
+
+
+@pytest.mark.parametrize(
+  'y', [(0.3, 0.1 + 0.2), (1, 1 + 1e-14), (-1e16, 2 - 1e16), (0, 5e-324)]
+)
+def test_a_curve_that_is_constant_but_for_rounding_is_level(y):
+  found, level = (
+    charts.curves({'a': ([0, 1], values)}, x_title='', y_title='')
+    for values in (y, (y[0], y[0]))
+  )
+  np.testing.assert_array_equal(np.asarray(found), np.asarray(level))
+
+
+def test_tiny_numbers_have_a_curve():
+  y = np.array([1, 3, 2])
+  tiny, large = (
+    charts.curves({'a': ([0, 1, 2], unit * y)}, x_title='', y_title='')
+    for unit in (1e-13, 1.0)
+  )
+  frames = [np.asarray(picture)[46:392, 64:624] for picture in (tiny, large)]
+  np.testing.assert_array_equal(*frames)
+
+
 def test_named_places_have_their_points_and_the_bars_of_their_spread():
   x, y, spread = [0, 1, 2], [10, 20, 10], [5, 0, 5]
   picture = charts.curves(
@@ -51,7 +78,11 @@ def test_named_places_have_their_points_and_the_bars_of_their_spread():
   assert np.ptp(rows[1]) < 8  # A point alone.
 
 
-@pytest.mark.parametrize('low, high', [(0, 10), (0.001, 0.0013), (-7, 93), (5, 5)])
+TICKS = [(0, 10), (0.001, 0.0013), (-7, 93), (5, 5), (0, 1e-13), (2e-13, 3e-13)]
+TICKS += [(0, 0), (0, 3e20), (1e5, 1e5 + 1e-3), (-2e-200, 7e-200)]
+
+
+@pytest.mark.parametrize('low, high', TICKS)
 def test_ticks_are_few_and_hold_the_range(low, high):
   ticks = charts._ticks(low, high)
   assert 2 <= len(ticks) <= 9
