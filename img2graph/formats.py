@@ -935,11 +935,13 @@ def _from_dot(text):
     take('name')
   take('{')
   about, nodes, edges = {}, [], []
+  # What a statement says of all later nodes or edges; '' is Graphviz's for nothing.
+  common = {'graph': about, 'node': {}, 'edge': {}}
   while not ahead('}'):
     name = take('name', '}')
-    if name in ('graph', 'node', 'edge') and ahead('['):
+    if name in common and ahead('['):
       found = attributes()
-      about.update(found if name == 'graph' else {})
+      common[name].update({k: v for k, v in found.items() if v or name == 'graph'})
     elif ahead('='):
       take('=')
       about[name] = take('name')
@@ -948,11 +950,11 @@ def _from_dot(text):
       while ahead('--'):
         take('--')
         chain.append(take('name'))
-      found = attributes()
+      found = common['edge'] | attributes()
       for source, target in zip(chain[:-1], chain[1:], strict=True):
         edges.append({**found, 'source': source, 'target': target})
     else:
-      nodes.append({**attributes(), 'id': name})
+      nodes.append({**common['node'], **attributes(), 'id': name})
     if ahead(';'):
       take(';')
   take('}')

@@ -384,6 +384,23 @@ def test_dot_as_graphviz_rewrites_it_is_read(tmp_path):
   assert formats.read(path) == expected
 
 
+def test_attributes_of_all_nodes_or_edges_of_dot_are_read(tmp_path):
+  path = tmp_path / 'graph.dot'
+  path.write_text(
+    'graph { format="img2graph/1"; node [y=3, prob=0.5, file="", label="\\N"];\n'
+    'edge [prob=0.25, affinity=7]; 0 [x=1]; node [prob=0.75]; 1 [x=2, y=4];\n'
+    '2 [x=5, prob=1]; 0 -- 1; edge [prob=0.5]; 1 -- 2; 0 -- 2 [prob=1, affinity=8] }'
+  )
+  expected = formats.Document(
+    [[1, 3], [2, 4], [5, 3]],
+    [[0, 1], [1, 2], [0, 2]],
+    node_prob=[0.5, 0.75, 1],
+    edge_prob=[0.25, 0.5, 1],
+    edge_affinity=[7, 7, 8],
+  )
+  assert formats.read(path) == expected
+
+
 @pytest.mark.parametrize('spoil', damage.WAYS)
 def test_an_npz_whose_damage_shows_late_is_told(tmp_path, spoil):
   path = tmp_path / 'graph.npz'
