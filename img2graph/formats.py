@@ -875,6 +875,11 @@ def _dot_attributes(values):
   return ', '.join(f'{name}="{value}"' for name, value in pairs)
 
 
+def _unescape_dot(match):
+  """What an escape stands for; a line's end in a text that goes on is nothing."""
+  return match[1].strip('\n')
+
+
 def _dot_tokens(text):
   """`[(kind, value)]` with the kinds sign and name; a last ('end', '') closes it."""
   tokens, position = [], 0
@@ -885,7 +890,8 @@ def _dot_tokens(text):
       raise ValueError(f'{text[position]!r} in line {line} is not understood.')
     position = match.end()
     if match.lastgroup == 'quoted':
-      value = re.sub(r'\\([\\"])', r'\1', match['quoted'].replace('\\\n', ''))
+      # At once: a backslash that is escaped escapes no line's end behind it.
+      value = re.sub(r'\\([\\"\n])', _unescape_dot, match['quoted'])
       tokens.append(('name', value))
     elif match.lastgroup != 'space':
       tokens.append((match.lastgroup, match[match.lastgroup]))

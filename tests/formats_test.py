@@ -61,6 +61,7 @@ FILE_NAMES = [
   'say "hi" \\ back\\\\slash\\.png',
   'digraph { a -> b } // # /* [x=1];.png',
   'two\nlines\tand\r\nmore.png',
+  'a backslash\\\nand a line\\\\\n\\',
   ' blanks around ',
   '',
 ]
@@ -382,6 +383,12 @@ def test_dot_as_graphviz_rewrites_it_is_read(tmp_path):
     height=10,
   )
   assert formats.read(path) == expected
+
+
+def test_a_text_of_dot_may_go_on_in_the_next_line(tmp_path):
+  path = tmp_path / 'graph.dot'
+  path.write_text('graph { format="img2\\\ngraph/1"; model="a\\\\\nb\\"" }')
+  assert formats.read(path).model == 'a\\\nb"'
 
 
 def test_attributes_of_all_nodes_or_edges_of_dot_are_read(tmp_path):
