@@ -785,6 +785,9 @@ def _from_graphml(root):
   graph = root.find('graph')
   if graph is None:
     raise ValueError('it has no <graph>.')
+  directed = [edge.get('directed') == 'true' for edge in graph.findall('edge')]
+  if graph.get('edgedefault') == 'directed' or any(directed):
+    raise ValueError('a GraphML graph must be undirected; got a directed one.')
   nodes = [
     _node_values({**values(node), **node.attrib}) for node in graph.findall('node')
   ]

@@ -223,6 +223,22 @@ def test_graphml_defaults_count(tmp_path):
   assert formats.read(path) == expected
 
 
+def test_a_directed_graphml_is_refused(tmp_path):
+  path = tmp_path / 'graph.graphml'
+  graph = formats.to_networkx(document())
+  nx.write_graphml(graph.to_directed(), path)
+  message = 'graph file: a GraphML graph must be undirected; got a directed one'
+  with pytest.raises(ValueError, match=message):
+    formats.read(path)
+  formats.write(document(), path)
+  text = path.read_text()
+  path.write_text(text.replace('<edge', '<edge directed="false"'))
+  assert formats.read(path) == document()
+  path.write_text(text.replace('<edge', '<edge directed="true"', 1))
+  with pytest.raises(ValueError, match=message):
+    formats.read(path)
+
+
 def test_networkx_and_back_is_the_same():
   for some in DOCUMENTS.values():
     assert bits(formats.from_networkx(formats.to_networkx(some))) == bits(some)
