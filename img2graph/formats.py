@@ -119,7 +119,12 @@ class Document:
       if not np.isfinite(affinity).all():
         raise ValueError('an affinity is not finite.')
     if files_of_nodes is not None:
-      files_of_nodes = tuple(files_of_nodes)
+      try:
+        # The letters of one text are no texts.
+        one = isinstance(files_of_nodes, str)
+        files_of_nodes = () if one else tuple(files_of_nodes)
+      except TypeError:
+        files_of_nodes = ()
       texts = all(isinstance(name, str) for name in files_of_nodes)
       if len(files_of_nodes) != n or not texts:
         raise ValueError(f'{n} nodes need as many files, texts, or none at all.')
@@ -988,6 +993,8 @@ def _from_npz(data):
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
+    # A zip file may hold things that are not arrays; np.load gives their bytes.
+    arrays = {k: v for k, v in arrays.items() if isinstance(v, np.ndarray)}
   # Damage shows in many ways: in the zip file, its compression, the arrays' headers.
   except Exception:
     raise ValueError('it is no npz archive, or it is cut off or damaged.') from None

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import xml.etree.ElementTree
+import zipfile
 
 import hypothesis
 import jax
@@ -430,6 +431,26 @@ def test_an_npz_whose_damage_shows_late_is_told(tmp_path, spoil):
   formats.write(document(), path)
   spoil(path)
   with pytest.raises(ValueError, match='graph.npz .*it is no npz archive'):
+    formats.read(path)
+
+
+@pytest.mark.parametrize('values', [5, 'abcd', ['a'], [1, 2, 3, 4]])
+def test_an_npz_whose_files_of_nodes_are_none_is_told(tmp_path, values):
+  path = tmp_path / 'graph.npz'
+  formats.write(DOCUMENTS['images'], path)
+  with np.load(path) as file:
+    arrays = dict(file)
+  np.savez(path, **arrays | {'node_files': np.array(values)})
+  with pytest.raises(ValueError, match='graph file: 4 nodes need as many files'):
+    formats.read(path)
+
+
+def test_a_zip_file_of_other_things_is_no_npz(tmp_path):
+  path = tmp_path / 'graph.npz'
+  with zipfile.ZipFile(path, 'w') as file:
+    for name in ('format', 'nodes_px', 'node_ids', 'node_prob', 'edges', 'edge_prob'):
+      file.writestr(name, 'text')
+  with pytest.raises(ValueError, match="graph file: it has no array 'format'"):
     formats.read(path)
 
 
