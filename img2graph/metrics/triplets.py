@@ -106,16 +106,18 @@ def clean(graph):
   given = given if given.size else np.zeros((0, 2), np.int64)
   if given.ndim != 2 or given.shape[1] != 2:
     raise ValueError(f'edges must be [e, 2] node indices; got {given.shape}.')
-  edges = given
+  if given.dtype.kind == 'O' and all(type(i) is int for i in given.flat):
+    given = given.clip(-(2**63), 2**63 - 1).astype(np.int64)  # Out of range anyway.
   if given.dtype.kind not in 'iu':
     if given.dtype.kind != 'f' or not (given == np.round(given)).all():
       raise ValueError('an edge index is not a whole number.')
-    edges = given.astype(np.int64)
-  if edges.size and (edges.min() < 0 or edges.max() >= len(nodes)):
+  # Before the cast, which would make another number of one that is too large.
+  if given.size and (given.min() < 0 or given.max() >= len(nodes)):
     raise ValueError(
       f'an edge index is out of range: {len(nodes)} nodes, but indices from '
-      f'{edges.min()} to {edges.max()}.'
+      f'{given.min()} to {given.max()}.'
     )
+  edges = given if given.dtype.kind in 'iu' else given.astype(np.int64)
   kept = sorted({(i, j) if i < j else (j, i) for i, j in edges.tolist() if i != j})
   kept = np.array(kept, np.int64).reshape(-1, 2)
   return (nodes + 1) / 2, kept, len(edges) - len(kept)
