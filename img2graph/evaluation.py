@@ -415,7 +415,7 @@ def read_predictions(path):
   """
   path = pathlib.Path(path)
   try:
-    entries = json.loads(path.read_text(encoding='utf-8'))
+    entries = json.loads(path.read_text(encoding='utf-8-sig'))
   except FileNotFoundError:
     raise ValueError(f'{path}: there is no such file of predictions.') from None
   except (OSError, ValueError, RecursionError) as error:

@@ -364,6 +364,9 @@ def test_predictions_survive_their_file(tmp_path):
   evaluation.write_predictions(path, predictions)
   assert evaluation.read_predictions(path) == predictions
   assert json.loads(path.read_text())['3'] == predictions[3]
+  # Some programs begin a file of UTF-8 with a mark.
+  path.write_text(path.read_text(), encoding='utf-8-sig')
+  assert evaluation.read_predictions(path) == predictions
   evaluation.write_predictions(path, {})
   assert evaluation.read_predictions(path) == {}
   assert [p.name for p in tmp_path.glob('pred*')] == ['predictions.json']
