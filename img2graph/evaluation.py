@@ -410,8 +410,9 @@ def read_predictions(path):
     with positions and edges is told when they are scored.
 
   Raises:
-    ValueError: the file is not one of predictions, or positions are not in [0, 1] of
-      the sides, but in pixels for example; one sentence with its name.
+    ValueError: the file is not one of predictions, has different graphs of one image,
+      or positions are not in [0, 1] of the sides, but in pixels for example; one
+      sentence with its name.
   """
   path = pathlib.Path(path)
   try:
@@ -430,7 +431,10 @@ def read_predictions(path):
       raise ValueError(f"{path}: image {name} must have 'nodes' and 'edges'.")
     if _far_outside(found['nodes']):
       raise ValueError(f'{path}: image {name}: {_FAR_OUTSIDE}')
-    predictions[int(name)] = {'nodes': found['nodes'], 'edges': found['edges']}
+    graph = {'nodes': found['nodes'], 'edges': found['edges']}
+    # As of a folder: the same graph under two names, such as 1 and 01, counts once.
+    if predictions.setdefault(int(name), graph) != graph:
+      raise ValueError(f'{path}: there are different graphs of image {int(name)}.')
   return predictions
 
 

@@ -383,6 +383,10 @@ def test_predictions_survive_their_file(tmp_path):
     ('{"one": {"nodes": [], "edges": []}}', "'one' is not the number of an image"),
     ('{"1": {"nodes": []}}', "image 1 must have 'nodes' and 'edges'"),
     ('{"0": {"nodes": [[20, 3]], "edges": []}}', 'p.json: image 0: a node lies far'),
+    (
+      '{"1": {"nodes": [], "edges": []}, "01": {"nodes": [[0, 0]], "edges": []}}',
+      'p.json: there are different graphs of image 1',
+    ),
     ('{"1": 2}', "image 1 must have 'nodes' and 'edges'"),
   ],
 )
@@ -392,6 +396,12 @@ def test_a_file_of_something_else_is_refused(tmp_path, text, message):
   with pytest.raises(ValueError, match=message) as caught:
     evaluation.read_predictions(path)
   assert '\n' not in str(caught.value)
+
+
+def test_the_same_prediction_under_two_names_counts_once(tmp_path):
+  found = '{"nodes": [[0.5, 0]], "edges": []}'
+  (tmp_path / 'p.json').write_text(f'{{"1": {found}, "01": {found}}}')
+  assert evaluation.read_predictions(tmp_path / 'p.json') == {1: json.loads(found)}
 
 
 def test_missing_files_are_named(tmp_path):
