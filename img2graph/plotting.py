@@ -213,7 +213,8 @@ def strip(pictures, *, height=256, columns=8):
   Returns:
     A PIL image, RGB.
   """
-  small = [p.resize((round(p.width * height / p.height), height)) for p in pictures]
+  widths = [max(1, round(p.width * height / p.height)) for p in pictures]
+  small = [p.resize((w, height)) for w, p in zip(widths, pictures, strict=True)]
   rows = [small[i : i + columns] for i in range(0, len(small), columns)]
   step = max(p.width for p in small) + _GAP
   size = (step * len(rows[0]) + _GAP, (height + _GAP) * len(rows) + _GAP)

@@ -359,6 +359,12 @@ def test_pictures_stand_beside_each_other_under_their_titles():
   assert (picture[:-60, :200] != 255).any() and (picture[:-60, 200:] != 255).any()
 
 
+def test_a_strip_has_a_column_also_of_a_thin_picture():
+  thin, square = (PIL.Image.new('RGB', size, 'red') for size in ((1, 600), (60, 60)))
+  found = np.asarray(plotting.strip([thin, square], height=60))
+  assert ((found == (255, 0, 0)).all(-1).sum(0) > 0).sum() == 1 + 60
+
+
 def test_a_table_of_texts_is_as_wide_as_its_texts_and_as_high_as_its_rows():
   small = plotting.text_table([['a', 'b'], ['1', '2']])
   wide = plotting.text_table([['a', 'a very long heading'], ['1', '2']])
