@@ -41,6 +41,12 @@ def _build(config, **changes):
   return methods.build(train_steps=100, precision=config.precision, **options)
 
 
+def _loss(method, variables, batch, seed=0):
+  """The loss at the first step, as one program."""
+  key = jax.random.key(seed)
+  return jax.jit(lambda v, b: method.loss(v, b, key, 0)[0])(variables, batch)
+
+
 VARIANTS = ['smoke', 'paper_smoke']
 
 
@@ -158,15 +164,15 @@ def test_prediction_may_have_more_nodes_than_training():
   np.testing.assert_array_equal(
     actual.nodes, jax.jit(expected.predict)(variables, batch['image']).nodes
   )
-  key = jax.random.key(0)
-  same, _ = wide.loss(variables, batch, key, 0)
-  np.testing.assert_allclose(same, method.loss(variables, batch, key, 0)[0], rtol=1e-6)
+  same, alone = (_loss(m, variables, batch) for m in (wide, method))
+  np.testing.assert_allclose(same, alone, rtol=1e-6)
 
 
 def test_an_edge_is_decided_by_its_least_probable_part():
   config, method, variables, batch = _recipe('smoke')
-  each = method.predict(variables, batch['image'])
-  product = _build(config, decision='product').predict(variables, batch['image'])
+  each = jax.jit(method.predict)(variables, batch['image'])
+  by_product = _build(config, decision='product')
+  product = jax.jit(by_product.predict)(variables, batch['image'])
   assert (np.asarray(product.edge_prob) <= np.asarray(each.edge_prob) + 1e-6).all()
   ends = np.minimum(each.node_prob[:, :, None], each.node_prob[:, None, :])
   assert (np.asarray(each.edge_prob) <= ends + 1e-6).all()
@@ -174,10 +180,9 @@ def test_an_edge_is_decided_by_its_least_probable_part():
 
 def test_a_target_replaces_the_image_in_the_loss_only():
   _, method, variables, batch = _recipe('smoke')
-  key = jax.random.key(3)
-  plain, _ = method.loss(variables, batch, key, 0)
-  same, _ = method.loss(variables, batch | {'target': batch['image']}, key, 0)
-  other, _ = method.loss(variables, batch | {'target': batch['image'][::-1]}, key, 0)
+  plain = _loss(method, variables, batch, 3)
+  same = _loss(method, variables, batch | {'target': batch['image']}, 3)
+  other = _loss(method, variables, batch | {'target': batch['image'][::-1]}, 3)
   np.testing.assert_allclose(plain, same, rtol=1e-6)
   assert abs(float(other) - float(plain)) > 1e-3
 
@@ -185,8 +190,7 @@ def test_a_target_replaces_the_image_in_the_loss_only():
 def test_bfloat16_stays_near_float32():
   config, method, variables, batch = _recipe('smoke')
   low = methods.build(train_steps=100, precision='bfloat16', **config.method.to_dict())
-  expected, _ = method.loss(variables, batch, jax.random.key(0), 0)
-  actual, _ = low.loss(variables, batch, jax.random.key(0), 0)
+  expected, actual = (_loss(m, variables, batch) for m in (method, low))
   np.testing.assert_allclose(actual, expected, rtol=0.05)
 
 
