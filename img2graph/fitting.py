@@ -15,9 +15,18 @@ import optax
 
 from img2graph import geometry
 from img2graph import graph as graphs
+from img2graph import ranges
 from img2graph.losses import pyramid
 from img2graph.losses import sparsity
 from img2graph.rendering import segments
+
+# What the options of `fit_graph` may be, see `ranges.check`.
+BOUNDS = {
+  **ranges.each(ranges.COUNT, 'max_edges', 'scales'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'position_rate', 'edge_rate', 'width_rate'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'length_cost', 'edge_cost', 'node_cost'),
+  **ranges.each(ranges.POSITIVE, 'half_width', 'softness', 'sharpness'),
+}
 
 
 def fit_graph(

@@ -1,6 +1,17 @@
 """Ranges of values, as options give them."""
 
+import numbers
+
 import numpy as np
+
+# What most numbers of a config may be, for `check`.
+FINITE = {}
+NOT_NEGATIVE = dict(lowest=0)
+POSITIVE = dict(above=0)
+SHARE = dict(lowest=0, highest=1)
+DECAY = dict(lowest=0, below=1)
+WHOLE = dict(lowest=0, whole=True)
+COUNT = dict(lowest=1, whole=True)
 
 
 def as_range(name, value, *, lowest=None, highest=None):
@@ -23,12 +34,40 @@ def as_range(name, value, *, lowest=None, highest=None):
   return float(pair[0]), float(pair[1])
 
 
-def as_number(name, value, *, lowest=None, highest=None):
+def as_number(
+  name, value, *, lowest=None, highest=None, above=None, below=None, whole=False
+):
   """One number as a float.
 
   Raises:
-    ValueError: not one finite number, or outside [lowest, highest].
+    ValueError: not one finite number, or not a whole one if it is to be `whole`, or
+      outside [lowest, highest] or (above, below).
   """
-  if not np.isscalar(value) or not np.isfinite(value):
-    raise ValueError(f'{name} must be a number; got {value!r}.')
+  kind = numbers.Integral if whole else numbers.Real
+  if not isinstance(value, kind) or not np.isfinite(value):
+    wanted = 'whole number' if whole else 'number'
+    raise ValueError(f'{name} must be a {wanted}; got {value!r}.')
+  if above is not None and value <= above:
+    raise ValueError(f'{name} must be above {above}; got {value!r}.')
+  if below is not None and value >= below:
+    raise ValueError(f'{name} must be below {below}; got {value!r}.')
   return as_range(name, value, lowest=lowest, highest=highest)[0]
+
+
+def check(place, options, bounds):
+  """Raises ValueError unless options are the numbers that they may be.
+
+  Args:
+    place: of the options in the config, for the message: 'method.loss'.
+    options: `{name: value}`.
+    bounds: `{name: options of `as_number`}`, such as `POSITIVE`. What it does not name
+      may be anything; what it names need not be there.
+  """
+  for name, bound in bounds.items():
+    if name in options:
+      as_number(f'{place}.{name}', options[name], **bound)
+
+
+def each(bound, *names):
+  """`{name: bound}` of some names, for `check`."""
+  return dict.fromkeys(names, bound)

@@ -24,3 +24,25 @@ def test_a_number_is_no_pair():
       ranges.as_number('a', wrong)
   with pytest.raises(ValueError, match='at least 1'):
     ranges.as_number('a', 0.5, lowest=1)
+
+
+@pytest.mark.parametrize(
+  'bound, good, wrong, words',
+  [
+    (ranges.FINITE, -2, '3', "must be a number; got '3'"),
+    (ranges.FINITE, -2.5, None, 'must be a number; got None'),
+    (ranges.NOT_NEGATIVE, 0, -0.5, 'must be at least 0; got -0.5'),
+    (ranges.NOT_NEGATIVE, 0.5, np.nan, 'must be a number; got nan'),
+    (ranges.POSITIVE, 1e-9, 0.0, 'must be above 0; got 0.0'),
+    (ranges.SHARE, 1, 1.5, 'must be at most 1; got 1.5'),
+    (ranges.DECAY, 0, 1.0, 'must be below 1; got 1.0'),
+    (ranges.WHOLE, 0, 2.5, 'must be a whole number; got 2.5'),
+    (ranges.WHOLE, np.int64(3), -1, 'must be at least 0; got -1'),
+    (ranges.COUNT, 1, 0, 'must be at least 1; got 0'),
+  ],
+)
+def test_numbers_of_a_config_are_told_by_their_place(bound, good, wrong, words):
+  bounds = ranges.each(bound, 'a', 'other')
+  ranges.check('method.loss', {'a': good, 'kind': 'any'}, bounds)
+  with pytest.raises(ValueError, match=f'^method.loss.a {words}.$'):
+    ranges.check('method.loss', {'a': wrong, 'kind': 'any'}, bounds)

@@ -11,7 +11,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from img2graph import ranges
+
 EPS = 1e-6
+
+_BOUNDS = {'side': ranges.COUNT, 'floor': ranges.DECAY, 'gain': ranges.POSITIVE}
 
 
 def preparation(options):
@@ -19,13 +23,13 @@ def preparation(options):
 
   Args:
     options: of `canonical_image`, a dict; None leaves images as they are, in float32.
+
+  Raises:
+    ValueError: a value is out of range.
   """
   if options is None:
     return lambda images: images.astype(jnp.float32)
-  if not options.get('side', 64) >= 1:
-    raise ValueError(
-      f'method.canonical_form.side must be at least 1 pixel; got {options["side"]}.'
-    )
+  ranges.check('method.canonical_form', options, _BOUNDS)
   return functools.partial(canonical_image, **options)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from img2graph import geometry
 from img2graph import graph as graphs
+from img2graph import ranges
 from img2graph.encoding import backbones
 from img2graph.encoding import heads
 from img2graph.encoding import proposals
@@ -19,6 +20,21 @@ from img2graph.encoding import roi_edges
 from img2graph.encoding import segment_edges
 
 DECISIONS = ('each', 'product')
+
+# What the numbers among the options of heads may be.
+_NODE_BOUNDS = {
+  **ranges.each(ranges.COUNT, 'width', 'cell', 'stem_features', 'stem_kernel'),
+  **ranges.each(ranges.COUNT, 'bottleneck_ratio', 'head_features'),
+  **ranges.each(ranges.WHOLE, 'blocks', 'context', 'drawing'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'min_distance', 'noise', 'noise_until'),
+  'offset_range': ranges.POSITIVE,
+  'initial_bias': ranges.FINITE,
+  'momentum': ranges.DECAY,
+}
+_EDGE_BOUNDS = {
+  **ranges.each(ranges.COUNT, 'hidden', 'along', 'across', 'size', 'samples'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'spread', 'margin', 'min_size'),
+}
 
 # Share of the encoder's own drawing that counts where the image has no ink, and what is
 # added to it for full ink.
@@ -171,17 +187,18 @@ def check(*, capacity, precision, decision, nodes, predict_capacity=None):
     raise ValueError('method.predict_capacity needs nodes of kind proposals.')
 
 
-def build_part(part, kinds, options, **context):
+def build_part(part, kinds, options, *, bounds, **context):
   """Calls `kinds[options['kind']]` with the other options and the context.
 
   Args:
     part: its name in `config.method`, for messages.
     kinds: functions by name.
     options: dict with 'kind'.
+    bounds: what the numbers among them may be, see `ranges.check`.
     **context: what the config does not say there.
 
   Raises:
-    ValueError: there is no such kind, or it has no such option.
+    ValueError: there is no such kind, or it has no such option, or not of such a value.
   """
   options = dict(options)
   kind = options.pop('kind', None)
@@ -189,6 +206,7 @@ def build_part(part, kinds, options, **context):
     raise ValueError(
       f'method.{part}.kind must be one of {", ".join(sorted(kinds))}; got {kind!r}.'
     )
+  ranges.check(f'method.{part}', options, bounds)
   try:
     return kinds[kind](**options, **context)
   except TypeError as error:
@@ -208,15 +226,15 @@ def build_parts(*, capacity, nodes, edges, dtype, most_pairs=None):
   Raises:
     ValueError: an option is wrong.
   """
-  sizes = {'most_pairs': most_pairs}
-  sizes |= {f'nodes.{n}': nodes[n] for n in ('width', 'cell') if n in nodes}
-  sizes |= {f'edges.{n}': edges[n] for n in ('hidden', 'along') if n in edges}
-  for name, size in sizes.items():
-    if size is not None and not size >= 1:
-      raise ValueError(f'method.{name} must be at least 1; got {size}.')
+  if most_pairs is not None:
+    ranges.as_number('method.most_pairs', most_pairs, **ranges.COUNT)
   return {
-    'node_head': build_part('nodes', NODE_HEADS, nodes, capacity=capacity, dtype=dtype),
-    'edge_head': build_part('edges', EDGE_HEADS, edges, dtype=dtype),
+    'node_head': build_part(
+      'nodes', NODE_HEADS, nodes, bounds=_NODE_BOUNDS, capacity=capacity, dtype=dtype
+    ),
+    'edge_head': build_part(
+      'edges', EDGE_HEADS, edges, bounds=_EDGE_BOUNDS, dtype=dtype
+    ),
     'most_pairs': None if most_pairs is None else most_pairs * capacity,
   }
 

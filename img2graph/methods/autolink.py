@@ -27,6 +27,7 @@ import numpy as np
 
 from img2graph import geometry
 from img2graph import graph as graph_lib
+from img2graph import ranges
 from img2graph import rendering
 from img2graph.encoding import affine_maps
 from img2graph.encoding import encoder
@@ -39,6 +40,12 @@ from img2graph.rendering import inpainting
 GRIDS = ('corners', 'cells')
 MAPS = ('lines', 'channels', 'points')
 THICKNESSES = ('fixed', 'shared', 'each')
+# What the numbers among the options of losses may be.
+_LOSS_BOUNDS = {
+  **ranges.each(ranges.NOT_NEGATIVE, 'features', 'pyramid'),
+  'scales': ranges.COUNT,
+  'seed': ranges.WHOLE,
+}
 
 
 class Found(NamedTuple):
@@ -217,6 +224,7 @@ def build_model(
   topology = _enabled(topology)
   if not edges['rate'] > 0:
     raise ValueError(f'method.edges.rate must be above 0; got {edges["rate"]}.')
+  ranges.check('method.edges', edges, ranges.each(ranges.FINITE, 'rate', 'start'))
   renderer = {'thickness': 'fixed', 'map': 'lines'} | dict(renderer)
   for name, value, known in (
     ('grid', grid, GRIDS),
@@ -311,7 +319,7 @@ def build(
   model = build_model(topology=topology, **model_options)
   num_keypoints = model.detector.num_keypoints
   dtype = model.detector.dtype
-  loss_fn = encoder.build_part('loss', LOSSES, loss)
+  loss_fn = encoder.build_part('loss', LOSSES, loss, bounds=_LOSS_BOUNDS)
 
   def keep_masks(key, images):
     return masking.keep_masks(key, images.shape[0], side=images.shape[1], **mask)
@@ -424,6 +432,8 @@ def _enabled(topology):
     raise ValueError(
       f'method.topology.cost must not be negative; got {topology["cost"]}.'
     )
+  bounds = ranges.each(ranges.FINITE, 'presence_bias', 'cost')
+  ranges.check('method.topology', topology, bounds)
   return topology if topology['enabled'] else None
 
 

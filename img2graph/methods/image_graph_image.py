@@ -99,6 +99,9 @@ def build(
 
   Returns:
     A `base.Method`.
+
+  Raises:
+    ValueError: a value is out of range or a name unknown.
   """
   encoder.check(
     capacity=capacity,
@@ -112,7 +115,11 @@ def build(
   wide = capacity if predict_capacity is None else predict_capacity
   dtype = jnp.dtype(precision)
   net = refinement_nets.RefinementNet
-  drawn_by = encoder.build_part('renderer', RENDERERS, renderer)
+  ranges.check('method.refiner', refiner or {}, {'features': ranges.COUNT})
+  ranges.check('method.fit', fit or {}, fitting.BOUNDS)
+  drawn_by = encoder.build_part(
+    'renderer', RENDERERS, renderer, bounds=_RENDERER_BOUNDS
+  )
   refined_by = None if refiner is None else net(**refiner, dtype=dtype)
 
   def build_model(size):
@@ -122,7 +129,7 @@ def build(
     return AutoEncoder(**parts, renderer=drawn_by, refiner=refined_by)
 
   model, predictor = build_model(capacity), build_model(wide)
-  loss_fn = encoder.build_part('loss', LOSSES, loss)
+  loss_fn = encoder.build_part('loss', LOSSES, loss, bounds=_LOSS_BOUNDS)
 
   prepare = canonical.preparation(canonical_form)
 
@@ -187,6 +194,20 @@ def build(
 RENDERERS = {
   'segments': renderers.SegmentRenderer,
   'templates': renderers.TemplateRenderer,
+}
+
+# What the numbers among the options of renderers and losses may be.
+_RENDERER_BOUNDS = {
+  **ranges.each(ranges.COUNT, 'max_edges', 'size'),
+  **ranges.each(ranges.POSITIVE, 'half_width', 'softness'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'width_rate', 'noise', 'noise_until'),
+  'limit': dict(above=0, highest=1),
+}
+_LOSS_BOUNDS = {
+  **ranges.each(ranges.NOT_NEGATIVE, 'weight', 'drawing_weight', 'overlap_weight'),
+  **ranges.each(ranges.NOT_NEGATIVE, 'length_cost', 'edge_cost', 'node_cost'),
+  **ranges.each(ranges.COUNT, 'scales', 'window_size'),
+  **ranges.each(ranges.POSITIVE, 'sigma', 'data_range', 'k1', 'k2', 'floor'),
 }
 
 

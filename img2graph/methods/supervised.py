@@ -13,6 +13,7 @@ Letters: B batch, N nodes (the capacity), K node pairs, S side.
 import jax
 import jax.numpy as jnp
 
+from img2graph import ranges
 from img2graph import rendering
 from img2graph.encoding import canonical
 from img2graph.encoding import encoder
@@ -22,6 +23,12 @@ from img2graph.methods import base
 
 # Panels show graphs by lines of this width, relative to the image's.
 _THICKNESS = 0.04
+# What the numbers among the options of losses may be.
+_LOSS_BOUNDS = {
+  **ranges.each(ranges.NOT_NEGATIVE, 'node', 'position', 'edge', 'drawing_weight'),
+  **ranges.each(ranges.POSITIVE, 'sigma', 'radius'),
+  'nodes_until': ranges.SHARE,
+}
 
 
 def build(
@@ -55,6 +62,9 @@ def build(
 
   Returns:
     A `base.Method` whose loss needs `batch['graph']`.
+
+  Raises:
+    ValueError: a value is out of range or a name unknown.
   """
   encoder.check(
     capacity=capacity,
@@ -79,7 +89,7 @@ def build(
     raise ValueError('method.loss.kind heatmap needs nodes of kind attention.')
   wide = capacity if predict_capacity is None else predict_capacity
   model, predictor = build_model(capacity), build_model(wide)
-  loss_fn = encoder.build_part('loss', LOSSES, loss)
+  loss_fn = encoder.build_part('loss', LOSSES, loss, bounds=_LOSS_BOUNDS)
 
   prepare = canonical.preparation(canonical_form)
 
@@ -202,6 +212,8 @@ def _proposals_loss(
       "method.loss.distance_weight goes with matching 'hungarian'; "
       f'got {distance_weight} with {matching!r}.'
     )
+  if distance_weight is not None:
+    ranges.as_number('method.loss.distance_weight', distance_weight, lowest=0)
 
   def loss_fn(model, variables, images, target, key, progress):
     mutable = [name for name in variables if name != 'params']

@@ -416,6 +416,11 @@ def test_keypoints_that_leave_the_image_have_no_price(batch):
     ({'side': 18}, 'multiple of 4; got 18'),
     ({'mask.ratio': 1.5}, 'mask.ratio must be'),
     ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
+    ({'loss.features': -1.0}, 'method.loss.features must be at least 0; got -1'),
+    ({'loss.pyramid': np.nan}, 'method.loss.pyramid must be a number; got nan'),
+    ({'loss.scales': 0}, 'method.loss.scales must be at least 1; got 0'),
+    ({'edges.start': np.nan}, 'method.edges.start must be a number; got nan'),
+    ({'topology': {'presence_bias': np.inf}}, 'presence_bias must be a number'),
   ],
 )
 def test_wrong_options_are_refused_in_one_sentence(changes, words):

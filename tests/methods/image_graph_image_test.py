@@ -12,6 +12,7 @@ from img2graph import data
 from img2graph import methods
 from img2graph.methods import base
 from img2graph.methods import image_graph_image
+from launch import cells
 
 
 @functools.cache
@@ -225,6 +226,50 @@ def test_wrong_options_are_refused_in_one_sentence(changes, message):
   config = simple_shapes.get_config('smoke')
   with pytest.raises(ValueError, match=message):
     _build(config, **changes)
+
+
+@pytest.mark.parametrize(
+  'variant, name, value, words',
+  [
+    ('smoke', 'loss.weight', -1.3, 'at least 0; got -1.3'),
+    ('smoke', 'loss.weight', np.nan, 'a number; got nan'),
+    ('smoke', 'loss.length_cost', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'loss.edge_cost', np.inf, 'a number; got inf'),
+    ('smoke', 'loss.node_cost', np.nan, 'a number; got nan'),
+    ('smoke', 'loss.scales', 0, 'at least 1; got 0'),
+    ('smoke', 'loss.scales', 2.5, 'a whole number; got 2.5'),
+    ('paper_smoke', 'loss.overlap_weight', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'nodes.blocks', -1, 'at least 0; got -1'),
+    ('smoke', 'nodes.width', 2.5, 'a whole number; got 2.5'),
+    ('smoke', 'nodes.noise', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'nodes.noise_until', np.nan, 'a number; got nan'),
+    ('smoke', 'nodes.min_distance', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'nodes.offset_range', 0.0, 'above 0; got 0.0'),
+    ('smoke', 'nodes.initial_bias', np.nan, 'a number; got nan'),
+    ('paper_smoke', 'nodes.momentum', 1.0, 'below 1; got 1.0'),
+    ('paper_smoke', 'nodes.stem_features', 0, 'at least 1; got 0'),
+    ('smoke', 'edges.across', -1, 'at least 1; got -1'),
+    ('smoke', 'edges.spread', np.nan, 'a number; got nan'),
+    ('paper_smoke', 'edges.margin', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'renderer.max_edges', -1, 'at least 1; got -1'),
+    ('smoke', 'renderer.half_width', -1.25, 'above 0; got -1.25'),
+    ('smoke', 'renderer.softness', 0.0, 'above 0; got 0.0'),
+    ('smoke', 'renderer.width_rate', np.nan, 'a number; got nan'),
+    ('smoke', 'renderer.noise', -0.5, 'at least 0; got -0.5'),
+    ('smoke', 'renderer.noise_until', -0.5, 'at least 0; got -0.5'),
+    ('paper_smoke', 'renderer.size', 0, 'at least 1; got 0'),
+    ('paper_smoke', 'refiner.features', 0, 'at least 1; got 0'),
+    ('smoke', 'fit.max_edges', -1, 'at least 1; got -1'),
+    ('smoke', 'canonical_form.floor', 1.0, 'below 1; got 1.0'),
+    ('smoke', 'canonical_form.gain', np.nan, 'a number; got nan'),
+    ('smoke', 'most_pairs', 2.5, 'a whole number; got 2.5'),
+  ],
+)
+def test_numbers_that_no_run_can_use_are_refused(variant, name, value, words):
+  config = simple_shapes.get_config(variant)
+  options = cells.override(config.method, {name: value}).to_dict()
+  with pytest.raises(ValueError, match=f'^method.{name} must be {words}.$'):
+    methods.build(train_steps=100, precision='float32', **options)
 
 
 @pytest.mark.parametrize('measure', ['ssim', 'ms_ssim'])

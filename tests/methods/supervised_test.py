@@ -127,9 +127,29 @@ def test_supervision_needs_labels_and_nodes_of_its_kind(
     ({'distance_weight': None}, 'goes with matching'),
     ({'colour': 3}, 'method.loss'),
     ({'kind': 'guess'}, 'method.loss.kind'),
+    ({'node': -0.5}, 'method.loss.node must be at least 0; got -0.5'),
+    ({'position': np.nan}, 'method.loss.position must be a number; got nan'),
+    ({'edge': -1.0}, 'method.loss.edge must be at least 0; got -1.0'),
+    ({'drawing_weight': np.inf}, 'method.loss.drawing_weight must be a number'),
+    ({'radius': 0.0}, 'method.loss.radius must be above 0; got 0.0'),
+    ({'distance_weight': -5.0}, 'method.loss.distance_weight must be at least 0'),
   ],
 )
 def test_wrong_options_are_refused_in_one_sentence(changes, message):
   config = _recipe('supervised')[0]
   with pytest.raises(ValueError, match=message):
     _build(config, loss=config.method.loss.to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+  'name, value, words',
+  [
+    ('sigma', 0.0, 'above 0; got 0.0'),
+    ('nodes_until', np.nan, 'a number; got nan'),
+    ('nodes_until', 1.5, 'at most 1; got 1.5'),
+  ],
+)
+def test_numbers_of_the_baseline_that_no_run_can_use_are_refused(name, value, words):
+  config = image_graph_image.get_config('baseline,smoke')
+  with pytest.raises(ValueError, match=f'^method.loss.{name} must be {words}.$'):
+    _build(config, loss=config.method.loss.to_dict() | {name: value})
