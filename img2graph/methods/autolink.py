@@ -494,11 +494,20 @@ def _relative(weights):
   return weights / _largest(weights)
 
 
+def _side_of_features(side):
+  """The side at which features are seen, from an option of losses: None for 0, too."""
+  if side is not None:
+    ranges.as_number('method.loss.side', side, **ranges.WHOLE)
+  return side or None
+
+
 def _perceptual_loss(*, weights, side=perceptual.VGG_SIDE):
   """The paper's loss, with VGG16 from the file `weights`.
 
-  The file is read when the loss is first used: whoever predicts needs none.
+  The file is read when the loss is first used: whoever predicts needs none. `side` is
+  that at which features are seen, None or 0 for that of the images.
   """
+  side = _side_of_features(side)
   load = functools.cache(perceptual.load)
 
   def loss_fn(images, targets):
@@ -514,7 +523,7 @@ def _fallback_loss(*, seed, widths, features, pyramid, scales, side=None):
   `features` and `pyramid` are the weights of the two; `side` is that at which features
   are seen, None or 0 for that of the images.
   """
-  side = side or None
+  side = _side_of_features(side)
   params = perceptual.random_features(seed, widths)
 
   def loss_fn(images, targets):

@@ -11,6 +11,7 @@ from img2graph import geometry
 from img2graph import graph as graph_lib
 from img2graph import methods
 from img2graph.encoding import affine_maps
+from img2graph.losses import perceptual
 from img2graph.methods import autolink
 from img2graph.training import optim
 from launch import cells
@@ -417,6 +418,8 @@ def test_keypoints_that_leave_the_image_have_no_price(batch):
     ({'mask.ratio': 1.5}, 'mask.ratio must be'),
     ({'loss.kind': 'guess'}, 'method.loss.kind must be'),
     ({'loss.features': -1.0}, 'method.loss.features must be at least 0; got -1'),
+    ({'loss.side': -1}, 'method.loss.side must be at least 0; got -1'),
+    ({'loss.side': 2.5}, 'method.loss.side must be a whole number; got 2.5'),
     ({'loss.pyramid': np.nan}, 'method.loss.pyramid must be a number; got nan'),
     ({'loss.scales': 0}, 'method.loss.scales must be at least 1; got 0'),
     ({'edges.start': np.nan}, 'method.edges.start must be a number; got nan'),
@@ -426,6 +429,20 @@ def test_keypoints_that_leave_the_image_have_no_price(batch):
 def test_wrong_options_are_refused_in_one_sentence(changes, words):
   with pytest.raises(ValueError, match=words):
     build(**changes)
+
+
+@pytest.mark.parametrize('kind', ['perceptual', 'fallback'])
+def test_features_are_seen_at_the_side_of_the_images_for_0(kind, batch, monkeypatch):
+  params = perceptual.random_features(0, (3,))
+  monkeypatch.setattr(perceptual, 'load', lambda path: params)
+  rest = dict(seed=0, widths=(3,), features=1.0, pyramid=0.0, scales=1)
+  rest = {'weights': 'vgg16.npz'} if kind == 'perceptual' else rest
+  images = batch['image']
+  expected = perceptual.perceptual_loss(params, images, 1 - images, side=None)
+  for side in (0, None):
+    loss_fn = autolink.LOSSES[kind](side=side, **rest)
+    found, _ = loss_fn(images, 1 - images)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_drawings_in_grey_are_refused():
