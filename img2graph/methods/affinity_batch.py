@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from img2graph import ranges
 from img2graph.encoding import resnet
 from img2graph.losses import affinity as losses
 from img2graph.methods import base
@@ -114,6 +115,7 @@ def build(
   del train_steps
   if precision not in ('float32', 'bfloat16'):
     raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
+  ranges.as_number('method.side', side, **ranges.COUNT)
   _check_colours(mean, deviation)
   model = Classifier(
     network=_build_network(dtype=jnp.dtype(precision), **network),
@@ -149,6 +151,7 @@ def build(
     classify=classify,
     num_classes=model.network.num_classes,
     sides=(side,),
+    only_sides=True,
     channels=3,
   )
 

@@ -402,6 +402,7 @@ def build(
     predict=predict,
     reconstruct=reconstruct,
     sides=(model.detector.side,),
+    only_sides=True,
     channels=3,
     keypoints=True,
   )

@@ -6,6 +6,7 @@ know a method by these functions only, never by its name.
 
 import dataclasses
 import importlib
+import numbers
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -37,6 +38,8 @@ class Method:
       for `decoding.decode`; None if graphs are to be taken as they are.
     sides: image sides in pixels that `predict` takes, ascending; prediction resizes
       to the first that is not smaller than the image, or to the last.
+    only_sides: whether training, too, takes images of these sides alone, since the
+      method itself does not bring them to a common one.
     channels: C of the images: 1 for line drawings, ink on paper; 3 for photographs.
     keypoints: whether node k is the same part of the object in every image. Prediction
       then keeps its number, joins no nodes, and drops those that are improbable.
@@ -51,8 +54,21 @@ class Method:
   refine: Callable[..., Any] | None = None
   ink: Callable[..., Any] | None = None
   sides: tuple[int, ...] = (64,)
+  only_sides: bool = False
   channels: int = 1
   keypoints: bool = False
+
+  def __post_init__(self):
+    """Raises ValueError for sides that no image can have."""
+    sides = self.sides
+    fine = isinstance(sides, list | tuple) and len(sides) > 0
+    fine = fine and all(isinstance(s, numbers.Integral) and s >= 1 for s in sides)
+    if not fine or list(sides) != sorted(set(sides)):
+      raise ValueError(
+        'method.sides must be one or more positive whole numbers, ascending; '
+        f'got {sides!r}.'
+      )
+    object.__setattr__(self, 'sides', tuple(sides))  # Of a file, they are a list.
 
 
 class Target(NamedTuple):

@@ -91,7 +91,8 @@ def build(
     decision: 'each': an edge is as probable as the least probable of its nodes and
       itself; 'product': as the product of the three.
     fit: options of `fitting.fit_graph`, or None for a method without refinement.
-    sides: image sides that `predict` takes.
+    sides: image sides that `predict` takes, ascending; without a canonical form
+      training has images of one of them.
     predict_capacity: capacity of `predict`, if it differs: proposals may be more than
       in training, whose cost grows with their pairs.
     most_pairs: node pairs per node that may have an edge, those with the most ink
@@ -187,7 +188,8 @@ def build(
     reconstruct=reconstruct,
     refine=None if fit is None else refine,
     ink=ink,
-    sides=tuple(sides),
+    sides=sides,
+    only_sides=canonical_form is None,
   )
 
 

@@ -56,7 +56,8 @@ def build(
     edges: {'kind': 'segment' or 'roi', ...}.
     loss: {'kind': 'heatmap' or 'proposals', ...}, see `LOSSES`.
     decision: see `encoder.Encoded.to_graph`.
-    sides: image sides that `predict` takes.
+    sides: image sides that `predict` takes, ascending; without a canonical form
+      training has images of one of them.
     predict_capacity: capacity of `predict`, if it differs.
     most_pairs: node pairs per node that may have an edge; None for all.
 
@@ -135,7 +136,8 @@ def build(
     predict=predict,
     reconstruct=reconstruct,
     ink=ink,
-    sides=tuple(sides),
+    sides=sides,
+    only_sides=canonical_form is None,
   )
 
 

@@ -343,6 +343,8 @@ def _plans(configs, workdirs, console):
   with errors.user_errors('config.eval'):
     exams = {'graph': _Exam, 'keypoints': _KeypointExam, 'classes': _ClassExam}
     exam = exams[_eval_kind(config)](config, method, source)
+  with errors.user_errors('config.data'):
+    _check_side(source, method)
   with errors.user_errors('config.start_from'):
     start = _load_start(config.get('start_from', ''), method)
   keep = config['keep_checkpoints']
@@ -401,6 +403,15 @@ def _in_step(plans):
       for plan in group:
         plan.checkpoints.forget_after(step)
     yield group
+
+
+def _check_side(source, method):
+  """Raises ValueError for images of a side that prediction would never have."""
+  if method.only_sides and source.side not in method.sides:
+    raise ValueError(
+      f'the images have {source.side} pixels a side, and the method takes '
+      f'{" or ".join(map(str, method.sides))}: data.side must be that of config.method.'
+    )
 
 
 def _load_start(name, method):

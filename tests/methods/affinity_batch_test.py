@@ -106,6 +106,7 @@ def test_a_weight_of_zero_tells_the_mass_and_changes_nothing(batch, variables):
       'network.depth must be one of 18',
     ),
     (dict(network={'kind': 'imagenet', 'stem': 'big'}), 'network.stem must be one of'),
+    (dict(side=0), 'side must be at least 1; got 0'),
     (dict(network=NETWORK | {'num_classes': 0}), 'network.num_classes must be a whole'),
     (dict(affinity=SUPERVISED | {'gama': 4.0}), 'affinity.gama is not an option; the'),
     (dict(deviation=(0.2, 0.0, 0.2)), r'deviation must be .* above 0; got \(0.2, 0.0'),

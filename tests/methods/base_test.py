@@ -25,6 +25,18 @@ def test_an_unknown_method_is_refused_in_one_sentence():
     methods.build('alchemy', train_steps=1, precision='float32')
 
 
+@pytest.mark.parametrize(
+  'sides', [(), 64, None, (64, 0), (-1,), (2.5,), (128, 64), (64, 64), 'ab']
+)
+def test_sides_that_no_image_can_have_are_refused(sides):
+  with pytest.raises(ValueError, match='method.sides must be one or more .*; got'):
+    methods.Method(init=None, loss=None, sides=sides)
+
+
+def test_sides_are_a_tuple_wherever_they_come_from():
+  assert methods.Method(init=None, loss=None, sides=[32, 64]).sides == (32, 64)
+
+
 def test_a_package_that_a_method_lacks_is_not_taken_for_the_method(
   tmp_path, monkeypatch
 ):

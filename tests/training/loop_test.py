@@ -18,6 +18,8 @@ import pytest
 from jax.sharding import AxisType
 from PIL import Image
 
+from configs import autolink
+from configs import image_graph_image
 from configs import simple_shapes
 from img2graph import files
 from img2graph import plotting
@@ -557,6 +559,40 @@ def test_nodes_that_are_one_map_each_have_one_capacity(tmp_path):
   config = simple_shapes.get_config('paper_smoke')
   config.eval.capacities = (config.method.capacity + 1,)
   with pytest.raises(errors.UserError, match='need nodes of kind proposals'):
+    loop.train(config, tmp_path / 'new')
+
+
+@pytest.mark.parametrize(
+  'family, variant, words',
+  [
+    (simple_shapes, 'paper_smoke', 'takes 64: data.side must be that of config.method'),
+    (image_graph_image, 'baseline,smoke', 'takes 64'),
+    (autolink, 'smoke', 'takes 32'),
+  ],
+)
+def test_images_of_a_side_that_prediction_never_has_are_refused(
+  tmp_path, family, variant, words
+):
+  config = family.get_config(variant)
+  config.data.side = 48
+  expected = f'config.data: the images have 48 pixels a side, and the method {words}'
+  with pytest.raises(errors.UserError, match=expected):
+    loop.train(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
+def test_images_with_a_canonical_form_have_any_side():
+  config = simple_shapes.get_config('smoke')
+  config.data.side = 48
+  console = logging.Console(active=False)
+  [plan] = loop._plans([config.to_dict()], ['nowhere'], console)
+  assert plan.source.side == 48 and not plan.method.only_sides
+
+
+def test_sides_are_those_of_images(tmp_path):
+  config = simple_shapes.get_config('smoke')
+  config.method.sides = ()
+  with pytest.raises(errors.UserError, match=r'config.method: method.sides .*got \(\)'):
     loop.train(config, tmp_path / 'new')
 
 

@@ -116,6 +116,7 @@ def test_seeds_of_a_recipe_end_as_their_single_runs(tmp_path, monkeypatch):
     'method.nodes.blocks': 1,
     'method.renderer.max_edges': 3,
     'method.canonical_form': None,
+    'method.sides': (32,),
     'method.loss.scales': 2,
   }
   config = image_graph_image.get_config('ours,smoke')
