@@ -1,11 +1,17 @@
 """Optimizers and learning-rate schedules, built from plain values of a config."""
 
+import math
+import numbers
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from img2graph import ranges
+
 NAMES = ('adam', 'adamw', 'sgd')
 SCHEDULES = ('cosine', 'constant', 'piecewise')
+_BOUNDS = ranges.each(ranges.DECAY, 'b1', 'b2', 'momentum') | {'eps': ranges.POSITIVE}
 
 
 def build_schedule(
@@ -28,7 +34,7 @@ def build_schedule(
     warmup_steps: steps of linear rise from 0, in front of any schedule.
     final_fraction: see 'cosine'.
     boundaries: ascending; an int is a step, a float in (0, 1) a share of the run.
-    factors: one per boundary, each relative to `lr` (not to the factor before).
+    factors: one per boundary, >= 0, each relative to `lr` (not to the factor before).
 
   Returns:
     `step -> [] float32`.
@@ -36,12 +42,13 @@ def build_schedule(
   Raises:
     ValueError: a value is out of range or a name unknown.
   """
-  if not lr > 0:
-    raise ValueError(f'optim.lr must be positive; got {lr}.')
-  if not 0 <= warmup_steps <= train_steps:
+  if not 0 < lr < math.inf:
+    raise ValueError(f'optim.lr must be positive and finite; got {lr}.')
+  whole = isinstance(warmup_steps, numbers.Integral)
+  if not whole or not 0 <= warmup_steps <= train_steps:
     raise ValueError(
-      f'optim.warmup_steps must be between 0 and train_steps ({train_steps}); '
-      f'got {warmup_steps}.'
+      'optim.warmup_steps must be a whole number between 0 and train_steps '
+      f'({train_steps}); got {warmup_steps}.'
     )
   if schedule not in SCHEDULES:
     raise ValueError(
@@ -54,6 +61,8 @@ def build_schedule(
       f'optim.boundaries and optim.factors must be equally long; '
       f'got {len(boundaries)} and {len(factors)}.'
     )
+  for factor in factors:
+    ranges.as_number('each of optim.factors', factor, lowest=0)
   if boundaries and schedule != 'piecewise':
     raise ValueError(f'optim.boundaries need schedule piecewise; got {schedule!r}.')
   steps = [
@@ -104,10 +113,10 @@ def build(
     name: 'adam', 'adamw' or 'sgd'.
     lr: highest learning rate.
     train_steps: length of the run.
-    b1: decay of Adam's mean of gradients.
-    b2: decay of Adam's mean of squared gradients.
-    eps: Adam's floor of the denominator.
-    momentum: of 'sgd'; 0 keeps no velocity.
+    b1: decay of Adam's mean of gradients, in [0, 1).
+    b2: decay of Adam's mean of squared gradients, in [0, 1).
+    eps: Adam's floor of the denominator, > 0.
+    momentum: of 'sgd', in [0, 1); 0 keeps no velocity.
     weight_decay: of 'adamw' (decoupled) and 'sgd'; acts on arrays of rank 2 and more,
       so neither on biases nor on scales.
     decay_all: whether it acts on all arrays.
@@ -128,10 +137,11 @@ def build(
   learning_rate = build_schedule(lr=lr, train_steps=train_steps, **schedule)
   if name not in NAMES:
     raise ValueError(f'optim.name must be one of {", ".join(NAMES)}; got {name!r}.')
-  if min(weight_decay, clip_norm, momentum) < 0:
+  ranges.check('optim', dict(b1=b1, b2=b2, eps=eps, momentum=momentum), _BOUNDS)
+  if not all(0 <= v < math.inf for v in (weight_decay, clip_norm)):
     raise ValueError(
-      f'optim.weight_decay, clip_norm and momentum must not be negative; '
-      f'got {weight_decay}, {clip_norm} and {momentum}.'
+      'optim.weight_decay and clip_norm must be finite and must not be negative; '
+      f'got {weight_decay} and {clip_norm}.'
     )
   if weight_decay and name == 'adam':
     raise ValueError("optim.weight_decay needs name 'adamw' or 'sgd'; got 'adam'.")

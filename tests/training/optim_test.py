@@ -127,6 +127,29 @@ def test_clipping_is_of_all_parameters_whatever_their_windows():
     (dict(clip_norm=-1.0), 'must not be negative'),
     (dict(momentum=0.9), "momentum needs name 'sgd'"),
     (dict(schedule='piecewise', boundaries=(1.0,), factors=(1,)), 'must ascend'),
+    (dict(b1=1.0), 'optim.b1 must be below 1; got 1.0'),
+    (dict(b1=-0.5), 'optim.b1 must be at least 0; got -0.5'),
+    (dict(b2=2.0), 'optim.b2 must be below 1; got 2.0'),
+    (dict(b2=np.nan), 'optim.b2 must be a number; got nan'),
+    (dict(eps=0.0), 'optim.eps must be above 0; got 0.0'),
+    (dict(eps=np.nan), 'optim.eps must be a number; got nan'),
+    (dict(name='sgd', momentum=1.0), 'optim.momentum must be below 1; got 1.0'),
+    (dict(name='sgd', momentum=-0.5), 'optim.momentum must be at least 0'),
+    (dict(name='sgd', momentum=np.nan), 'optim.momentum must be a number; got nan'),
+    (dict(clip_norm=np.nan), 'clip_norm must be finite .*; got 0.0 and nan'),
+    (dict(name='sgd', weight_decay=np.nan), 'must be finite .*; got nan and 0.0'),
+    (dict(name='adamw', weight_decay=np.inf), 'must be finite .*; got inf and 0.0'),
+    (dict(lr=np.inf), 'lr must be positive and finite; got inf'),
+    (dict(lr=np.nan), 'lr must be positive and finite; got nan'),
+    (dict(warmup_steps=2.5), 'warmup_steps must be a whole number .* got 2.5'),
+    (
+      dict(schedule='piecewise', boundaries=(3,), factors=(-1.0,)),
+      'optim.factors must be at least 0; got -1.0',
+    ),
+    (
+      dict(schedule='piecewise', boundaries=(3,), factors=(np.nan,)),
+      'optim.factors must be a number; got nan',
+    ),
   ],
 )
 def test_wrong_options_are_named(options, words):
@@ -140,7 +163,7 @@ def test_an_unknown_option_is_refused():
 
 
 def test_windows_train_their_parameters_at_their_time_only():
-  options = dict(name='adam', lr=0.1, train_steps=10, schedule='constant', eps=0.0)
+  options = dict(name='adam', lr=0.1, train_steps=10, schedule='constant', eps=1e-30)
   tx, _ = optim.build(**options, windows={'late': (0.5, 0.8), 'early': (0.0, 0.2)})
   params = {name: {'w': jnp.zeros(2)} for name in ('early', 'late', 'other')}
   grads = {name: {'w': jnp.array([2.0, -3.0])} for name in params}
