@@ -59,9 +59,7 @@ def check(method, data):
     raise ValueError('classes are judged on labelled images; these have no labels.')
   side, most = data['image'].shape[1], int(data['label'].max())
   if data['label'].min() < 0:
-    raise ValueError(
-      f'the labels of what is judged must count from 0; got {data["label"].min()}.'
-    )
+    raise ValueError(f'the labels must count from 0; got {data["label"].min()}.')
   if side not in method.sides:
     raise ValueError(
       f'the images have {side} pixels a side, and the method takes '

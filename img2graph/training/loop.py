@@ -698,7 +698,6 @@ class _ClassExam:
   """
 
   def __init__(self, config, method, source):
-    del source
     self._options = config['eval']
     self._method = method
     # Read now: what is missing should not show after hours of training.
@@ -708,6 +707,10 @@ class _ClassExam:
     )
     for images in (self._valid, self._test):
       class_evaluation.check(method, images)
+    whole = getattr(source, 'whole', None)  # Others have to be trained on to tell.
+    if whole is not None:
+      with errors.user_errors('config.data'):
+        class_evaluation.check(method, whole)
 
   def scores(self, state, *, final=False):
     """Scores by name, of the validation."""

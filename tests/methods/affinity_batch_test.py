@@ -377,6 +377,19 @@ def test_data_that_do_not_fit_are_told_before_training(
   assert not (tmp_path / 'run').exists()
 
 
+def test_labels_of_training_that_no_class_has_are_told_before_it(whole, tmp_path):
+  folder, _ = whole
+  images, labels = colours(60)
+  np.savez(tmp_path / 'b.npz', images=images, label=labels + 1)
+  wrong = config(tmp_path / 'b.npz')
+  for part in ('valid', 'test'):
+    wrong['eval'][part]['dir'] = str(folder / 'a.npz')
+  message = 'config.data: there are labels up to 3, and the method knows 3 classes'
+  with pytest.raises(errors.UserError, match=message):
+    train(wrong, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_panels_are_refused(whole):
   folder, _ = whole
   with pytest.raises(errors.UserError, match='panel_every must be 0'):
