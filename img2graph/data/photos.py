@@ -95,7 +95,7 @@ def source(
   Photographs, or the part of them that the protocol shows, are stretched to a square
   (Pillow's bilinear, which averages when it reduces). In the part 'train' those that
   cannot be read are skipped with one warning; elsewhere they are an error, since a
-  score is of all images.
+  score is of all images, and all must be there at once.
 
   Args:
     name: of the set, see `SETS`.
@@ -125,6 +125,8 @@ def source(
     flip=flip, turn=turn, zoom=zoom, shift=shift, recolor=recolor
   )
   photos = SETS[name](os.path.expanduser(dir), part)
+  if part != 'train':  # There, none is passed over.
+    base.need_all(photos.paths())
   load = _Loader(photos, side=side, keep=keep, skip=part == 'train')
   load(0)  # Says now, not in training, what cannot be read.
   iterate = functools.partial(

@@ -78,6 +78,33 @@ def test_only_training_changes_what_is_read(tmp_path):
     np.testing.assert_array_equal(a['image'], b['image'])
 
 
+def test_what_is_judged_is_all_there_before_anything_is_learned(tmp_path):
+  trees.deepfashion(tmp_path / 'clothes')
+  options = dict(name='deepfashion', dir=tmp_path / 'clothes', side=8)
+  last = tmp_path / 'clothes/img/WOMEN/data_train/1.jpg'
+  data.build('photos', **options, part='fit')
+  last.unlink()
+  with pytest.raises(ValueError, match=f'1 of 2 files .* not there; .*at {last}.$'):
+    data.build('photos', **options, part='fit')
+  assert data.build('photos', **options, part='train').size == 2  # Passed over.
+
+
+@pytest.mark.parametrize(
+  'name, file, count',
+  [
+    ('human36m', 'BackgroudMask/Walking 1.54138969/7.png', 6),
+    ('human36m', 'Landmarks/Walking 1.54138969/7.mat', 6),
+    ('human36m_background', 'Landmarks/Walking 1.54138969/7.mat', 4),
+  ],
+)
+def test_what_lies_beside_photographs_is_there_too(tmp_path, name, file, count):
+  trees.human36m(tmp_path)
+  (tmp_path / 'S11' / file).unlink()
+  words = f'1 of {count} files .*at {tmp_path}/S11/{file}'
+  with pytest.raises(ValueError, match=words):
+    data.build('photos', name=name, dir=tmp_path, part='test', side=8)
+
+
 def test_kept_photographs_are_read_once(tmp_path):
   folder = make_folder(tmp_path)
   source = data.build('photos', name='folder', dir=folder, side=8, keep=True)

@@ -8,6 +8,7 @@ is shown, -1 and 1 being its outer edges, however it is stretched to a square.
 
 import dataclasses
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 from concurrent import futures
@@ -58,6 +59,10 @@ class Photos:
 
   def __len__(self):
     return len(self.files)
+
+  def paths(self):
+    """All files that are read."""
+    return list(self.files)
 
   def pixels(self, index, side):
     """Photograph `index`, stretched to a square: `[side, side, 3]` uint8."""
@@ -168,6 +173,16 @@ def need(folder, *names, what):
       return folder / name
   others = f' (or {", ".join(names[1:])} there)' if names[1:] else ''
   raise ValueError(f'{what} belongs at {folder / names[0]}{others}, but is not there.')
+
+
+def need_all(paths):
+  """Raises ValueError unless all of some paths are files; tells how many are not."""
+  missing = [path for path in paths if not os.path.isfile(path)]
+  if missing:
+    raise ValueError(
+      f'{len(missing)} of {len(paths)} files of the part are not there; the first '
+      f'belongs at {missing[0]}.'
+    )
 
 
 def need_files(folder, names):

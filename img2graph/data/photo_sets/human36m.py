@@ -36,6 +36,15 @@ class _Frames(base.Photos):
   masked: bool = True
   annotated: bool = False
 
+  def paths(self):
+    beside = []
+    if self.masked:
+      beside.append(('BackgroudMask', '.png'))
+    if self.annotated:
+      beside.append(('Landmarks', '.mat'))
+    more = [self._beside(i, *b) for b in beside for i in range(len(self))]
+    return super().paths() + more
+
   def pixels(self, index, side):
     pixels = super().pixels(index, side)
     if not self.masked:
