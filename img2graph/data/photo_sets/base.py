@@ -49,7 +49,9 @@ class Photos:
   turn: bool = False
 
   def __post_init__(self):
-    """Raises ValueError for a scale that nothing can be divided by."""
+    """Raises ValueError for points, or a scale, that nothing can be judged by."""
+    if self.points is not None:
+      _check_points(self.points, (len(self.files),), self.files[0])
     if self.scale is not None and not (np.asarray(self.scale) > 0).all():
       wrong = self.files[int(np.argmin(np.asarray(self.scale) > 0))]
       raise ValueError(
@@ -88,13 +90,25 @@ def annotation(points, *, visible=None, scale=2.0):
     points: `[M, 2]`.
     visible: `[M]`; None for all.
     scale: [] float.
+
+  Raises:
+    ValueError: the points have another shape.
   """
+  _check_points(points, (), 'a photograph')
   visible = np.ones(len(points)) if visible is None else visible
   return {
     'points': np.asarray(points, np.float32),
     'visible': np.asarray(visible, np.float32),
     'scale': np.float32(scale),
   }
+
+
+def _check_points(points, leading, name):
+  shape = np.shape(points)
+  if len(shape) != len(leading) + 2 or shape[:-2] != leading or shape[-1] != 2:
+    wanted = ', '.join(map(str, (*leading, 'M', 2)))
+    of = f'{name} and the others' if leading else name
+    raise ValueError(f'the points of {of} must be [{wanted}], (x, y); got {shape}.')
 
 
 def stretch(image, side, box=None):

@@ -40,5 +40,9 @@ def photos(folder, part):
     raise ValueError(f'{path} is not the list of points ({error}).') from None
   if not same:
     raise ValueError(f'{path} must tell of the photographs of {name}.csv in order.')
+  if marks.ndim != 3 or marks.shape[2] != 2:
+    raise ValueError(
+      f'{path}: keypoints must be [M][x, y] of each photograph; got {marks.shape[1:]}.'
+    )
   # Pixels count from the centre of the first.
   return base.Photos(files, points=(marks + 0.5) / _SIDE * 2 - 1)

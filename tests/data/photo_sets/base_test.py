@@ -52,6 +52,18 @@ def test_truth_has_defaults_for_what_a_set_does_not_say():
   assert base.Photos(['a']).truth(0) == {}
 
 
+@pytest.mark.parametrize('shape', [(2, 17, 3), (1, 17, 2), (2, 34), (34, 2), (2,)])
+def test_points_are_pairs_for_each_photograph(shape):
+  with pytest.raises(ValueError, match=r'of a.png .* must be \[2, M, 2\], .*; got \('):
+    base.Photos(['a.png', 'b.png'], points=np.zeros(shape))
+
+
+@pytest.mark.parametrize('shape', [(17, 3), (17,), (1, 17, 2)])
+def test_points_of_one_photograph_are_pairs(shape):
+  with pytest.raises(ValueError, match=r'must be \[M, 2\], \(x, y\); got \('):
+    base.annotation(np.zeros(shape))
+
+
 def test_eyes_in_one_place_are_told_before_anything_is_learned():
   points = np.array([[[0, 0], [1, 0]], [[0.5, 0.5], [0.5, 0.5]]])
   with pytest.raises(ValueError, match='b.png .*must be apart'):

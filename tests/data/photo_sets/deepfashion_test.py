@@ -29,6 +29,13 @@ def test_points_of_other_photographs_are_refused(tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
   with pytest.raises(ValueError, match='must tell of the photographs of data_train'):
     deepfashion.photos(tmp_path, 'fit')
+  scored = json.loads(path.read_text())
+  for entry in scored:
+    entry['keypoints'] = [[*point, 0.9] for point in entry['keypoints']]
+  path.write_text(json.dumps(scored[::-1]))
+  words = r'data_train.json: keypoints must be \[M\]\[x, y\] .*; got \(17, 3\)'
+  with pytest.raises(ValueError, match=words):
+    deepfashion.photos(tmp_path, 'fit')
   path.write_text('{')
   with pytest.raises(ValueError, match='data_train.json is not the list of points'):
     deepfashion.photos(tmp_path, 'fit')
