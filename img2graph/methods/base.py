@@ -111,10 +111,13 @@ def build(name, **options):
   Raises:
     ValueError: there is no method of that name, or an option is wrong.
   """
+  unknown = ValueError(f'there is no method named {name!r}.')
+  if not isinstance(name, str) or not name.isidentifier() or name == 'base':
+    raise unknown
   try:
     module = importlib.import_module(f'img2graph.methods.{name}')
   except ModuleNotFoundError as error:
     if error.name != f'img2graph.methods.{name}':
       raise
-    raise ValueError(f'there is no method named {name!r}.') from None
+    raise unknown from None
   return module.build(**options)

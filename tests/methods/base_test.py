@@ -20,9 +20,10 @@ def test_a_method_is_built_by_its_own_module_from_the_options(monkeypatch):
   assert built == {'train_steps': 3, 'precision': 'float32', 'width': 5}
 
 
-def test_an_unknown_method_is_refused_in_one_sentence():
-  with pytest.raises(ValueError, match="no method named 'alchemy'"):
-    methods.build('alchemy', train_steps=1, precision='float32')
+@pytest.mark.parametrize('name', ['alchemy', 'a.b', '1.5', 1.5, '', 'base', None])
+def test_an_unknown_method_is_refused_in_one_sentence(name):
+  with pytest.raises(ValueError, match=f'no method named {name!r}'):
+    methods.build(name, train_steps=1, precision='float32')
 
 
 @pytest.mark.parametrize(
