@@ -467,7 +467,7 @@ def check_config(config):
       raise errors.UserError(f'config.{name} must be {what}; got {value(name)!r}.')
 
   kind = _eval_kind(config)
-  if kind not in _EVAL_KEYS:
+  if not isinstance(kind, str) or kind not in _EVAL_KEYS:
     known = ', '.join(_EVAL_KEYS)
     raise errors.UserError(f'config.eval.kind must be one of {known}; got {kind!r}.')
   missing = [name for name in _KEYS if name not in config]
@@ -500,7 +500,12 @@ def check_config(config):
     wants('data.side', lambda v: is_int(v) and v >= 1, 'a positive whole number')
   if 'capacity' in config['method']:
     wants('method.capacity', lambda v: is_int(v) and v >= 2, 'at least 2')
-  for capacity in config['eval'].get('capacities', ()):
+  capacities = config['eval'].get('capacities', ())
+  if not isinstance(capacities, list | tuple):
+    raise errors.UserError(
+      f'config.eval.capacities must be a list of whole numbers; got {capacities!r}.'
+    )
+  for capacity in capacities:
     if not is_int(capacity) or capacity < 2:
       raise errors.UserError(
         f'config.eval.capacities must each be at least 2; got {capacity!r}.'

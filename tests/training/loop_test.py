@@ -541,6 +541,22 @@ def test_a_config_that_no_run_can_have_is_refused(tmp_path, changes, words):
   assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.parametrize(
+  'name, value, words',
+  [
+    ('capacities', 4, 'capacities must be a list of whole numbers; got 4.'),
+    ('capacities', None, 'capacities must be a list of whole numbers; got None.'),
+    ('kind', ['graph'], "kind must be one of graph, keypoints, classes; got ['graph']"),
+  ],
+)
+def test_values_of_another_type_are_refused_in_one_sentence(name, value, words):
+  config = toy.get_config().to_dict()
+  config['eval'][name] = value
+  with pytest.raises(errors.UserError) as caught:
+    loop.check_config(config)
+  assert f'config.eval.{words}' in str(caught.value)
+
+
 def test_other_capacities_are_those_of_prediction(tmp_path):
   config = simple_shapes.get_config('smoke')
   config.method.predict_capacity = 12
