@@ -49,11 +49,13 @@ class Encoded(NamedTuple):
     link_prob: `[B, K]`, probability of the edge given that both its nodes exist.
     pairs: `[B, K]` int32, which node pairs may have an edge (`geometry.node_pairs`);
       None for all P of them, K = P.
+    link_logits: `[B, K]`, logits of `link_prob`; None where only that is known.
   """
 
   nodes: Any
   link_prob: Any
   pairs: Any = None
+  link_logits: Any = None
 
   def of_pairs(self, values):
     """Values of nodes `[B, N, ...]` at both ends of the pairs, `[B, K, ...]` each."""
@@ -127,8 +129,8 @@ class Encoder(nn.Module):
       # Edges are read from both drawings, the one that is given and the clean one.
       clean = jax.lax.stop_gradient(jax.nn.sigmoid(nodes.drawing))
       images = jnp.concatenate([images, clean[..., None]], axis=-1)
-    logits = self.edge_head(images, start, end, train=train)
-    return encoded._replace(link_prob=jax.nn.sigmoid(logits.astype(jnp.float32)))
+    logits = self.edge_head(images, start, end, train=train).astype(jnp.float32)
+    return encoded._replace(link_prob=jax.nn.sigmoid(logits), link_logits=logits)
 
 
 def ink(images, nodes):

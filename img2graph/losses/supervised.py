@@ -21,7 +21,6 @@ import optax
 
 from img2graph import geometry
 
-EPS = 1e-6
 # Between two positions.
 _FARTHEST = 8**0.5
 
@@ -125,13 +124,13 @@ def proposal_loss(logits, positions, truth, *, chosen, radius):
   return existence, jnp.abs(offset).sum() / count
 
 
-def link_loss(start, end, link_prob, truth, *, radius):
+def link_loss(start, end, link_logits, truth, *, radius):
   """Cross entropy of the edges between proposals that stand for true nodes.
 
   Args:
     start: `[B, K, 2]` float, the first node of each pair.
     end: `[B, K, 2]` float, the second node.
-    link_prob: `[B, K]` float in [0, 1], of the edge given both nodes.
+    link_logits: `[B, K]` float, of the edge given both nodes.
     truth: `Graph`, edges `[B, M, M]`.
     radius: how near a node must be to stand for the nearest true node, in coordinate
       units. Pairs without two different true nodes do not count.
@@ -144,7 +143,7 @@ def link_loss(start, end, link_prob, truth, *, radius):
   counts = first_found & second_found & (first != second)
   rows = jnp.take_along_axis(truth.edge_prob, first[..., None], axis=1)  # [B, K, M]
   joined = jnp.take_along_axis(rows, second[..., None], axis=2)[..., 0] > 0.5
-  entropy = _entropy(link_prob, joined)
+  entropy = _entropy(link_logits, joined)
   return jnp.where(counts, entropy, 0).sum() / jnp.maximum(counts.sum(), 1)
 
 
@@ -206,12 +205,12 @@ def match(positions, truth):
   return jnp.where(stands.any(-1), stands.argmax(-1), -1).astype(jnp.int32)
 
 
-def adjacency_loss(matched, link_prob, truth):
+def adjacency_loss(matched, link_logits, truth):
   """Cross entropy of all node pairs, the true edges being those of the matched nodes.
 
   Args:
     matched: `[B, N]` int32, see `match`.
-    link_prob: `[B, K]` float in [0, 1], of all node pairs (`geometry.node_pairs`).
+    link_logits: `[B, K]` float, of all node pairs (`geometry.node_pairs`).
     truth: `Graph`, edges `[B, M, M]`.
 
   Returns:
@@ -222,12 +221,13 @@ def adjacency_loss(matched, link_prob, truth):
   rows = jnp.take_along_axis(truth.edge_prob, first[..., None], axis=1)  # [B, K, M]
   joined = jnp.take_along_axis(rows, second[..., None], axis=2)[..., 0] > 0.5
   joined &= (first >= 0) & (second >= 0)
-  return _entropy(link_prob, joined).mean()
+  return _entropy(link_logits, joined).mean()
 
 
-def _entropy(prob, is_true):
-  # The floor keeps the gradient finite where a probability is exactly 0 or 1.
-  return -jnp.log(jnp.maximum(jnp.where(is_true, prob, 1 - prob), EPS))
+def _entropy(logits, is_true):
+  # Of logits: a probability that is exactly 0 or 1 has no gradient any more, however
+  # wrong it is.
+  return jax.nn.softplus(jnp.where(is_true, -logits, logits))
 
 
 def _nearest(points, truth, radius):

@@ -160,7 +160,7 @@ def _heatmap_loss(*, sigma, nodes_until):
     nodes = encoded.nodes
     node_error = supervised.heatmap_loss(nodes.attention, target.graph, sigma=sigma)
     matched = supervised.match(nodes.positions, target.graph)
-    edge_error = supervised.adjacency_loss(matched, encoded.link_prob, target.graph)
+    edge_error = supervised.adjacency_loss(matched, encoded.link_logits, target.graph)
     # Not a branch, in which convolutions are an order of magnitude slower on a CPU.
     learn_nodes = progress < nodes_until
     value = jnp.where(learn_nodes, node_error, edge_error)
@@ -239,7 +239,7 @@ def _proposals_loss(
       )
     exists, away = supervised.proposal_loss(*found, truth, chosen=chosen, radius=radius)
     linked = supervised.link_loss(
-      *encoded.ends(), encoded.link_prob, truth, radius=radius
+      *encoded.ends(), encoded.link_logits, truth, radius=radius
     )
     value = node * exists + position * away + edge * linked
     metrics = {'node_error': exists, 'position_error': away, 'edge_error': linked}

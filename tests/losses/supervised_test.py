@@ -51,7 +51,14 @@ def proposal_loss(logits, positions, truth):
   )
 
 
-link_loss = jax.jit(functools.partial(supervised.link_loss, radius=RADIUS))
+@jax.jit
+def link_loss(start, end, prob, truth):
+  return supervised.link_loss(start, end, _logit(prob), truth, radius=RADIUS)
+
+
+def _logit(prob):
+  """Logits of probabilities, +-20 of those that are exactly 0 or 1."""
+  return jnp.clip(jnp.log(prob) - jnp.log1p(-prob), -20, 20)
 
 
 def test_what_is_right_costs_nothing():
@@ -155,9 +162,10 @@ def _rank(distance, logits):
   return np.where(near, -logits[:, None], 0).ravel(), ~near.ravel()
 
 
-def _all(logits, positions, start, end, prob, truth):
+def _all(logits, positions, start, end, link_logits, truth):
   exists, away = proposal_loss(logits, positions, truth)
-  return exists, away, supervised.link_loss(start, end, prob, truth, radius=RADIUS)
+  linked = supervised.link_loss(start, end, link_logits, truth, radius=RADIUS)
+  return exists, away, linked
 
 
 def _rough():
@@ -167,7 +175,7 @@ def _rough():
   start, end, prob = _links()
   logits = logits / 10 + rng.normal(size=logits.shape).astype(np.float32)
   positions = positions + 0.02 * rng.normal(size=positions.shape).astype(np.float32)
-  return logits, positions, start, end, 0.8 * prob + 0.1
+  return logits, positions, start, end, np.array(_logit(0.8 * prob + 0.1))
 
 
 def test_neither_padding_nor_numbering_matters():
@@ -185,23 +193,40 @@ def test_neither_padding_nor_numbering_matters():
 def test_gradients_are_finite_and_reach_far_nodes(count):
   truth = _truth()
   truth.node_prob[0, count:] = 0
-  logits, positions, start, end, prob = _rough()
-  prob[:, :3] = (0, 1, 1)  # Exactly sure, and wrong of the second.
+  logits, positions, start, end, links = _rough()
+  # As probabilities exactly 0 and 1, and wrong of the first two.
+  links[:, :3] = (-200, 30, -30)
   logits[:] = -4  # No proposal believes in a node.
 
   @jax.jit
-  def gradients(logits, positions, prob):
-    def total(logits, positions, prob):
-      return sum(_all(logits, positions, start, end, prob, truth))
+  def gradients(logits, positions, links):
+    def total(logits, positions, links):
+      return sum(_all(logits, positions, start, end, links, truth))
 
-    return jax.grad(total, argnums=(0, 1, 2))(logits, positions, prob)
+    return jax.grad(total, argnums=(0, 1, 2))(logits, positions, links)
 
-  by_logit, by_position, by_prob = gradients(logits, positions, jnp.asarray(prob))
-  for gradient in (by_logit, by_position, by_prob):
+  by_logit, by_position, by_link = gradients(logits, positions, jnp.asarray(links))
+  for gradient in (by_logit, by_position, by_link):
     assert np.isfinite(gradient).all()
   assert (by_logit[1] > 0).all()  # Nothing there: all proposals are to vanish.
   assert (by_logit[0] < 0).sum() == count
   assert (by_position[0] != 0).any(axis=-1).sum() == count
+
+
+@pytest.mark.parametrize('logit', [0.5, 14.0, 17.0, 40.0, 200.0])
+def test_an_edge_however_surely_wrong_learns(logit):
+  start, end, prob = _links()
+  wrong = np.where(prob > 0, -logit, logit).astype(np.float32)
+  value, slope = jax.value_and_grad(supervised.link_loss, argnums=2)(
+    start, end, jnp.asarray(wrong), _truth(), radius=RADIUS
+  )
+  assert value == pytest.approx(np.log1p(np.exp(-logit)) + logit, rel=1e-6)
+  # All pairs of the first graph count alike; the second has none.
+  expected = np.sign(wrong[0]) / (1 + np.exp(-logit)) / 6
+  np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
+  matched = np.broadcast_to(np.arange(4), (2, 4))
+  slope = jax.grad(supervised.adjacency_loss, argnums=1)(matched, wrong, _truth())
+  np.testing.assert_allclose(slope[0], expected / 2, rtol=1e-5)
 
 
 def test_fewer_proposals_than_nodes_are_refused():
@@ -299,5 +324,5 @@ def test_the_adjacency_of_matched_nodes_is_compared_pair_by_pair():
     first, second = matched[b, i[k]], matched[b, j[k]]
     joined = min(first, second) >= 0 and truth.edge_prob[b, first, second] > 0.5
     terms.append(-np.log(prob[b, k] if joined else 1 - prob[b, k]))
-  actual = supervised.adjacency_loss(matched, prob, truth)
+  actual = supervised.adjacency_loss(matched, _logit(prob), truth)
   np.testing.assert_allclose(actual, np.mean(terms), rtol=1e-5)
