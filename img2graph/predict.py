@@ -163,18 +163,9 @@ class Predictor:
     Raises:
       ValueError: as `predict`; the message names the tag.
     """
-    _check_options(
-      self.method,
-      threshold,
-      node_threshold,
-      tolerance,
-      refine,
-      tile,
-      prior,
-      batch_size,
-    )
-    options = dict(threshold=threshold, tolerance=tolerance, refine=refine)
-    options |= dict(node_threshold=node_threshold)
+    options = dict(threshold=threshold, node_threshold=node_threshold)
+    options |= dict(tolerance=tolerance, refine=refine)
+    self.check_options(**options, tile=tile, prior=prior, batch_size=batch_size)
     decode = _decode_options(prior)
     run = functools.partial(self._run, batch_size=batch_size, decode=decode, **options)
     tell = on_tiles or (lambda *_: None)
@@ -216,16 +207,44 @@ class Predictor:
   ):
     """Raises ValueError for options of `read` and `stream` that do not do here."""
     _check_polarity(self.method, polarity)
-    _check_options(
-      self.method,
-      threshold,
-      node_threshold,
-      tolerance,
-      refine,
-      tile,
-      prior,
-      batch_size,
-    )
+    method = self.method
+    for name, value in (('threshold', threshold), ('node_threshold', node_threshold)):
+      if not 0 <= value < 1:
+        raise ValueError(f'{name} must be at least 0 and below 1; got {value}.')
+    if node_threshold != 0.5 and not method.keypoints:
+      raise ValueError(
+        'the method of these weights has no keypoints; leave node_threshold at 0.5.'
+      )
+    if not 0 <= tolerance <= 1:
+      raise ValueError(f'tolerance must be in [0, 1]; got {tolerance}.')
+    if tolerance != TOLERANCE and method.channels != 1:
+      raise ValueError(
+        'the method of these weights cuts no curves; '
+        f'leave the tolerance at {TOLERANCE}.'
+      )
+    if refine < 0:
+      raise ValueError(f'refine must be 0 or more steps; got {refine}.')
+    if refine and method.refine is None:
+      raise ValueError('the method of these weights cannot refine; leave refine at 0.')
+    whole = isinstance(tile, numbers.Integral) and not isinstance(tile, bool)
+    if not (tile is None or tile == 'auto' or (whole and tile >= tiles.LEAST_SIDE)):
+      raise ValueError(
+        f"tile must be 'auto', None or a number of pixels from {tiles.LEAST_SIDE}; "
+        f'got {tile!r}.'
+      )
+    for name in prior:
+      if name not in PRIORS:
+        raise ValueError(f'there is no prior {name!r}; there are {", ".join(PRIORS)}.')
+    if prior and method.ink is None:
+      raise ValueError(
+        'the method of these weights decodes nothing, and takes no prior.'
+      )
+    if method.channels != 1 and whole:
+      raise ValueError('photographs are looked at in one piece; take no tiles.')
+    if prior and whole:
+      raise ValueError('a prior is about drawings in one piece: take no tiles with it.')
+    if batch_size < 1:
+      raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
 
   def read(self, path, *, polarity='auto'):
     """The image of a file as this method takes it, ready for `predict`.
@@ -544,45 +563,6 @@ def _check_polarity(method, polarity):
     raise ValueError(
       f"photographs have no polarity: leave it 'auto'; got {polarity!r}."
     )
-
-
-def _check_options(
-  method, threshold, node_threshold, tolerance, refine, tile, prior, batch_size
-):
-  for name, value in (('threshold', threshold), ('node_threshold', node_threshold)):
-    if not 0 <= value < 1:
-      raise ValueError(f'{name} must be at least 0 and below 1; got {value}.')
-  if node_threshold != 0.5 and not method.keypoints:
-    raise ValueError(
-      'the method of these weights has no keypoints; leave node_threshold at 0.5.'
-    )
-  if not 0 <= tolerance <= 1:
-    raise ValueError(f'tolerance must be in [0, 1]; got {tolerance}.')
-  if tolerance != TOLERANCE and method.channels != 1:
-    raise ValueError(
-      f'the method of these weights cuts no curves; leave the tolerance at {TOLERANCE}.'
-    )
-  if refine < 0:
-    raise ValueError(f'refine must be 0 or more steps; got {refine}.')
-  if refine and method.refine is None:
-    raise ValueError('the method of these weights cannot refine; leave refine at 0.')
-  whole = isinstance(tile, numbers.Integral) and not isinstance(tile, bool)
-  if not (tile is None or tile == 'auto' or (whole and tile >= tiles.LEAST_SIDE)):
-    raise ValueError(
-      f"tile must be 'auto', None or a number of pixels from {tiles.LEAST_SIDE}; "
-      f'got {tile!r}.'
-    )
-  for name in prior:
-    if name not in PRIORS:
-      raise ValueError(f'there is no prior {name!r}; there are {", ".join(PRIORS)}.')
-  if prior and method.ink is None:
-    raise ValueError('the method of these weights decodes nothing, and takes no prior.')
-  if method.channels != 1 and whole:
-    raise ValueError('photographs are looked at in one piece; take no tiles.')
-  if prior and whole:
-    raise ValueError('a prior is about drawings in one piece: take no tiles with it.')
-  if batch_size < 1:
-    raise ValueError(f'batch_size must be at least 1; got {batch_size}.')
 
 
 def _refuse_one_image(images):
