@@ -7,6 +7,14 @@ import functools
 
 import jax
 
+from img2graph.rendering import segments
+
+# Likewise.
+draw_edges = jax.jit(
+  segments.draw_edges,
+  static_argnames=('height', 'width', 'profile', 'compose', 'softness'),
+)
+
 
 def init(module, *inputs, seed=0, **options):
   """`module.init(jax.random.key(seed), *inputs, **options)`."""

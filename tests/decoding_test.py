@@ -5,7 +5,7 @@ import pytest
 
 from img2graph import decoding
 from img2graph import graph as graphs
-from img2graph.rendering import segments
+from tests import compiled
 
 HOUSE = (
   np.array([[-0.5, 0.7], [0.5, 0.7], [0.5, -0.1], [-0.5, -0.1], [0.0, -0.7]]),
@@ -17,7 +17,7 @@ def draw(nodes, edges, *, side=128, half_width=1.2):
   """`[side, side]` ink of straight lines of that half width in pixels."""
   nodes, edges = np.asarray(nodes, np.float32), np.asarray(edges)
   return np.asarray(
-    segments.draw_edges(
+    compiled.draw_edges(
       nodes[edges[:, 0]][None],
       nodes[edges[:, 1]][None],
       np.ones(len(edges), np.float32),

@@ -10,7 +10,7 @@ import pytest
 from img2graph import fitting
 from img2graph import geometry
 from img2graph import graph as graphs
-from img2graph.rendering import segments
+from tests import compiled
 
 TRIANGLE = np.array([[-0.6, 0.5], [0.7, 0.4], [0.0, -0.6]], np.float32)
 # One compilation serves all tests.
@@ -20,7 +20,7 @@ FIT = jax.jit(functools.partial(fitting.fit_graph, num_steps=40, max_edges=6))
 def _drawing(nodes, edges):
   """A canonical drawing `[1, 64, 64, 1]` of the given edges."""
   ends = nodes[np.asarray(edges)]  # [E, 2, 2]
-  drawing = segments.draw_edges(
+  drawing = compiled.draw_edges(
     ends[None, :, 0],
     ends[None, :, 1],
     np.ones(len(edges), np.float32),

@@ -21,6 +21,7 @@ from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import parallel
+from tests import compiled
 
 SIDE = 8
 NETWORK = dict(kind='cifar', depth=8, width=4, num_classes=3)
@@ -50,12 +51,13 @@ def batch():
 
 @pytest.fixture(scope='module')
 def variables(batch):
-  return build().init(jax.random.key(0), batch)
+  return jax.jit(build().init)(jax.random.key(0), batch)
 
 
 def test_the_loss_is_cross_entropy_and_what_the_graph_lacks(batch, variables):
-  value, aux = build().loss(variables, batch, jax.random.key(0), 0)
-  alone, _ = build(affinity=None).loss(variables, batch, jax.random.key(0), 0)
+  value, aux = jax.jit(build().loss)(variables, batch, jax.random.key(0), 0)
+  unsupervised = jax.jit(build(affinity=None).loss)
+  alone, _ = unsupervised(variables, batch, jax.random.key(0), 0)
   metrics = aux['metrics']
   np.testing.assert_allclose(value - alone, 0.5 * metrics['affinity'], rtol=1e-4)
   np.testing.assert_allclose(alone, metrics['cross_entropy'], rtol=1e-6)
@@ -63,9 +65,9 @@ def test_the_loss_is_cross_entropy_and_what_the_graph_lacks(batch, variables):
   mean, deviation = jnp.float32(0.5), jnp.float32(0.25)
   network = methods.affinity_batch.NETWORKS['cifar'](depth=8, width=4, num_classes=3)
   inner = {name: values['network'] for name, values in variables.items()}
-  (features, logits), _ = network.apply(
-    inner, (batch['image'] - mean) / deviation, train=True, mutable=['batch_stats']
-  )
+  signed = (batch['image'] - mean) / deviation
+  options = dict(train=True, mutable='batch_stats')
+  (features, logits), _ = compiled.apply(network, inner, signed, **options)
   expected, mass = affinity.affinity_loss(
     affinity.distance_affinity(features),
     affinity.same_class(batch['label']),
@@ -200,7 +202,7 @@ def test_four_devices_take_the_step_of_one(batch):
   method = build()
   mesh = parallel.make_mesh()
   assert mesh.size == 4
-  variables = method.init(jax.random.key(0), batch)
+  variables = jax.jit(method.init)(jax.random.key(0), batch)
 
   def slopes(params, batch):
     given = variables | {'params': params}

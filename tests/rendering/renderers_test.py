@@ -1,11 +1,13 @@
 """Tests of img2graph/rendering/renderers.py."""
 
+import functools
+
 import jax
 import numpy as np
 
 from img2graph.rendering import renderers
-from img2graph.rendering import segments
 from img2graph.rendering import templates
+from tests import compiled
 
 RNG = np.random.default_rng(0)
 START, END = RNG.uniform(-0.9, 0.9, (2, 2, 6, 2)).astype(np.float32)
@@ -14,19 +16,19 @@ SIZE = {'height': 32, 'width': 32}
 
 
 def _apply(renderer, weight=WEIGHT, *, progress=1.0, train=False, seed=0, theta=None):
-  keys = {'params': jax.random.key(0), 'explore': jax.random.key(seed)}
-  options = dict(SIZE, progress=progress, train=train)
-  variables = renderer.init(keys, START, END, weight, **options)
+  inputs, options = (START, END, weight), dict(SIZE, progress=progress, train=train)
+  variables = compiled.init(renderer, *inputs, **options)
   if theta is not None:
     variables = {'params': {'log_half_width': np.float32(theta)}}
-  return renderer.apply(variables, START, END, weight, rngs=keys, **options)
+  rngs = {'explore': jax.random.key(seed)}
+  return compiled.apply(renderer, variables, *inputs, rngs=rngs, **options)
 
 
 def _strongest(count, half_width=1.25):
   """The drawing of the strongest edges of each image alone, chosen by numpy."""
   index = np.argsort(-WEIGHT, axis=1)[:, :count]
   rows = np.arange(2)[:, None]
-  return segments.draw_edges(
+  return compiled.draw_edges(
     START[rows, index],
     END[rows, index],
     0.999 * WEIGHT[rows, index],
@@ -73,7 +75,6 @@ def test_noise_explores_edges_early_in_training_only():
 def test_templates_are_drawn_as_the_function_does():
   renderer = renderers.TemplateRenderer(size=16, half_width=1.5)
   actual = _apply(renderer)
-  expected = templates.draw_templates(
-    templates.line_template(16), START, END, WEIGHT, half_width=1.5, **SIZE
-  )
+  draw = functools.partial(templates.draw_templates, half_width=1.5, **SIZE)
+  expected = jax.jit(draw)(templates.line_template(16), START, END, WEIGHT)
   np.testing.assert_allclose(actual, expected, atol=1e-6)
