@@ -250,8 +250,8 @@ def _parser():
     default='auto',
     metavar='PX',
     help='side of the overlapping tiles in which a larger image is looked at; none: in'
-    ' one piece; auto: in tiles where one piece could not show its lines'
-    ' (default: auto)',
+    ' one piece; auto: in tiles where one piece could not show its lines. If small'
+    ' parts are missing, try 70 times the width of a line (default: auto)',
   )
   predict.add_argument(
     '--refine',

@@ -108,7 +108,11 @@ def _explain(error, argv):
       key = name.split('=')[0].split('.', 1)[1]
       if key.split('.')[-1] in text or key.split('.')[0] in text:
         hint = re.search('Did you mean "(.+?)"', text)
-        hint = f'; did you mean {hint.group(1)!r}?' if hint else '.'
+        hint = (
+          f'; did you mean {hint.group(1)!r}?'
+          if hint
+          else ', and flags change only what it has.'
+        )
         return f'{place} has no value {key!r}{hint}'
     if ':' in place:
       return f'{file} has no variant {place.split(":", 1)[1]!r}.'

@@ -83,7 +83,8 @@ def draw_edges(
 ):
   """Draws weighted line segments; differentiable in all four arrays.
 
-  Computed in float32, or in float64 if an input is float64. First derivatives only.
+  Computed in float32, or in float64 if an input is float64. First derivatives only, by
+  reverse mode (`jax.grad`, `jax.vjp`).
 
   Args:
     start: `[B, E, 2]` float, (x, y) of the first end of each edge.
