@@ -86,7 +86,8 @@ def table(rows):
   Each cell is the mean and, of several seeds, the lowest value, in percent. Where there
   are no edge triplets it is the mean of what a run tells first, in its own unit.
   The columns are of distances of 3, 5 and 8 % as far as a run was evaluated at them, or
-  else of those that there are; a cell without scores is empty.
+  else of those that there are; a cell without scores is empty, and so is the capacity
+  of a method that has none.
   """
   groups = {}
   for row in rows:
@@ -105,7 +106,7 @@ def table(rows):
   ]
   for name, group in groups.items():
     minutes = np.mean([row['wall_clock']['total_seconds'] for row in group]) / 60
-    capacity = group[0]['config']['method']['capacity']
+    capacity = group[0]['config']['method'].get('capacity')
     tested = group[0]['config']['eval'].get('capacities') or [None]
     for k in tested:
       scores = [
@@ -116,7 +117,7 @@ def table(rows):
         for _, t, value in columns
       ]
       lines.append(
-        f'| {name} | {k or capacity} | {len(group)} | {" | ".join(figures)} '
+        f'| {name} | {k or capacity or ""} | {len(group)} | {" | ".join(figures)} '
         f'| {minutes:.1f} |'
       )
   return '\n'.join(lines) + '\n'

@@ -85,6 +85,15 @@ def test_the_columns_are_of_the_thresholds_that_are_there(told, head, values):
   assert line == f'| lr=0.1 | 8 | 1 | {values} | 1.5 |'
 
 
+def test_the_capacity_of_a_method_without_one_is_empty():
+  config = _config()
+  del config.method.capacity
+  found = sweep.cells_of(config, ENTRIES)
+  rows = [c.label | _results(c.config, 0.8) for c in found]
+  _, _, *lines = sweep.table(rows).splitlines()
+  assert [line[:17] for line in lines] == ['| lr=0.1 |  | 2 |', '| lr=0.2 |  | 1 |']
+
+
 def test_lines_of_other_configs_are_not_in_the_table(tmp_path, capsys):
   wanted = sweep.cells_of(_config(), ENTRIES[:2])
   longer = _config()
