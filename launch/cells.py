@@ -261,6 +261,11 @@ def run_missing(
       return False
     return not find(read(output), cell)  # Not finished just now.
 
+  def unfinished():
+    """Names of the cells that others were at and have not finished since."""
+    lines = read(output) if claimed else []
+    return {c.name for c in cells if c.name in claimed and not find(lines, c)}
+
   while True:
     claimed = set()
     for i, cell in enumerate(cells):
@@ -289,7 +294,8 @@ def run_missing(
             count += 1
             add(one, results)
         if stopped:
-          return Tally(count, sorted(claimed), failed, stopped)
+          return Tally(count, sorted(unfinished()), failed, stopped)
+    claimed = unfinished()
     if not (wait and claimed):
       parallel.first_tells('')
       return Tally(count, sorted(claimed), failed, None)

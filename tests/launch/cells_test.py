@@ -268,6 +268,26 @@ def test_others_cells_are_left_to_them(tmp_path):
   assert seen == [0, 2] and tally.claimed == ['seed_1']
 
 
+@pytest.mark.parametrize('stopped', [False, True])
+def test_a_cell_that_another_finishes_meanwhile_is_not_told_as_claimed(
+  tmp_path, stopped
+):
+  output = tmp_path / 'out.jsonl'
+  theirs, ours = worker.make_cells(2)
+
+  def train(config, workdir):
+    row = worker.train_slowly(0.0, theirs.config, tmp_path / 'elsewhere')
+    cells.append(output, row | theirs.label, tmp_path / 'lock')
+    if stopped:
+      return {'interrupted': 15, 'step': 3}
+    return worker.train_slowly(0.0, config, workdir)
+
+  with cells.claim(tmp_path / 'claims' / f'{theirs.name}.lock'):
+    tally = cells.run_missing([theirs, ours], tmp_path, output, train=train)
+  expected = cells.Tally(0, [], {}, 15) if stopped else cells.Tally(1, [], {}, None)
+  assert tally == expected and len(cells.read(output)) == 1 + tally.run
+
+
 def test_overrides_replace_values_and_whole_parts():
   config = ml_collections.ConfigDict({'a': {'kind': 'x', 'size': 3}, 'b': None})
   found = cells.override(config, {'a.size': 4, 'b': {'c': 1}})
