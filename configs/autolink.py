@@ -329,8 +329,7 @@ def sweep(name):
   }
   if name not in found:
     raise ValueError(f'autolink has the tables {", ".join(found)}; got {name!r}.')
-  for row in found[name]():
-    yield {'overrides': {}, 'published': {}, 'part': ''} | row
+  yield from found[name]()
 
 
 def _landmarks(*settings):

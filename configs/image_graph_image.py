@@ -103,9 +103,9 @@ _OURS_SCORES = {'precision': (57.7, 2.7), 'recall': (84.1, 12.6), **_OURS_F1}
 def sweep(name):
   """The rows of a table, dicts.
 
-  Each has 'recipe'; 'row', what it is called, `{column: text}`; 'overrides' of the
-  config; and 'published', the paper's mean and standard deviation of scores in percent,
-  where it has that row. 'part' names the scores that count, if not the first.
+  Each has 'recipe'; 'row', what it is called, `{column: text}`; and, where there are
+  any, 'overrides' of the config and 'published', the paper's mean and standard
+  deviation of scores in percent. 'part' names the scores that count, if not the first.
   """
   tables = {
     '1': _table_1,
@@ -117,8 +117,7 @@ def sweep(name):
     raise ValueError(
       f'image_graph_image has the tables {", ".join(tables)}; got {name!r}.'
     )
-  for row in tables[name]():
-    yield {'overrides': {}, 'published': {}, 'part': ''} | row
+  yield from tables[name]()
 
 
 def _table_1():

@@ -94,7 +94,8 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
     list of `cells.Cell`.
 
   Raises:
-    ValueError: the config has no such table, scale or recipe.
+    ValueError: the config has no such table, scale or recipe, or a row of the table
+      has no name or recipe.
   """
   if table not in module.TABLES:
     raise ValueError(
@@ -111,13 +112,13 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
     raise ValueError(f'seeds must be at least 1; got {seeds}.')
   # Rows of one config share its cells, for example those of different scores.
   settings = {}
-  for order, row in enumerate(module.sweep(table)):
+  for row in _rows(module, table):
     if scale not in row.get('scales', module.SCALES):
       continue
     config = module.get_config(f'{row["recipe"]},{scale}')
     config = cells.override(config, row['overrides'])
     key = record.config_hash(cells.plain(config))
-    settings.setdefault(key, (config, []))[1].append({'order': order, **row})
+    settings.setdefault(key, (config, []))[1].append(row)
   found = []
   for seed in range(seeds):
     for config, rows in settings.values():
@@ -136,6 +137,19 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
       f'{", ".join(recipes or module.RECIPES)}.'
     )
   return found
+
+
+def _rows(module, table):
+  """The rows of a table with their 'order' and all that a row may leave out."""
+  rows = list(module.sweep(table))
+  for order, row in enumerate(rows):
+    missing = [name for name in ('recipe', 'row') if name not in row]
+    if missing:
+      raise ValueError(
+        f'row {order + 1} of table {table} lacks {" and ".join(missing)}.'
+      )
+  defaults = {'overrides': {}, 'published': {}, 'part': ''}
+  return [{'order': order} | defaults | row for order, row in enumerate(rows)]
 
 
 def estimate(cell, lines):

@@ -125,6 +125,25 @@ def test_what_there_is_not_is_refused(changes, message):
     _cells(**{'table': '1'} | changes)
 
 
+def test_rows_may_leave_out_what_has_a_default(tmp_path):
+  rows = [{'recipe': 'ours', 'row': {'method': 'mine'}}]
+  short = types.SimpleNamespace(**vars(MODULE) | {'sweep': lambda name: iter(rows)})
+  found = tables.cells_of(short, '1', scale='cpu', seeds=1)
+  assert found[0].name == _cells('1')[1].name
+  lines = _lines(found, (0.5,))
+  (row,) = tables.summarize(lines, settings=tables.settings_of(short, '1', scale='cpu'))
+  assert row['published'] == {} and row['scores']['F1 5 %'] == (50.0, 0.0)
+
+
+@pytest.mark.parametrize('name', ['recipe', 'row'])
+def test_a_row_without_its_name_or_recipe_is_refused(name):
+  rows = list(_sweep('1'))
+  del rows[1][name]
+  module = types.SimpleNamespace(**vars(MODULE) | {'sweep': lambda table: iter(rows)})
+  with pytest.raises(ValueError, match=f'^row 2 of table 1 lacks {name}.$'):
+    tables.cells_of(module, '1', scale='cpu', seeds=1)
+
+
 def test_rows_are_means_and_deviations_over_seeds():
   rows = tables.summarize(_lines(_cells('1'), [0.5, 0.9, 0.7, 1.0]))
   assert [row['row']['method'] for row in rows] == ['theirs', 'mine', 'small']
