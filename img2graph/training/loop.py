@@ -337,6 +337,11 @@ def _plans(configs, workdirs, console):
     source = data.build(**config['data'])
   with errors.user_errors('config.method'):
     method = _build_method(config)
+  if config['panel_every'] and method.reconstruct is None:
+    raise errors.UserError(
+      f'config.panel_every must be 0: the method {config["method"]["name"]} has no '
+      'panels.'
+    )
   with errors.user_errors('config.optim'):
     options = {n: v for n, v in config['optim'].items() if n != 'ema'}
     tx, learning_rate = optim.build(train_steps=config['train_steps'], **options)

@@ -605,6 +605,24 @@ def test_images_with_a_canonical_form_have_any_side():
   assert plan.source.side == 48 and not plan.method.only_sides
 
 
+def change_method(monkeypatch, **changes):
+  """Gives the toy's method other functions."""
+  module = sys.modules['img2graph.methods.toy']
+  build = module.build
+  monkeypatch.setattr(
+    module, 'build', lambda **options: dataclasses.replace(build(**options), **changes)
+  )
+
+
+def test_a_method_without_panels_is_asked_for_none(tmp_path, monkeypatch):
+  change_method(monkeypatch, reconstruct=None)
+  message = '^config.panel_every must be 0: the method toy has no panels.$'
+  with pytest.raises(errors.UserError, match=message):
+    run(tmp_path / 'new', train_steps=2, panel_every=2)
+  assert not (tmp_path / 'new').exists()
+  assert run(tmp_path / 'new', train_steps=2)[0]['step'] == 2
+
+
 def test_sides_are_those_of_images(tmp_path):
   config = simple_shapes.get_config('smoke')
   config.method.sides = ()
