@@ -263,10 +263,14 @@ class _Plan:
     """What the source keeps on the devices."""
     return None if self.samples else self.source.resident
 
+  def picked(self, key, batch):
+    """Shapes of a batch that is picked from what the source keeps on the devices."""
+    return jax.eval_shape(self.source.complete, key, batch, self.resident)
+
   def create_state(self, key, batch):
     if self.resident is not None:
       # Its shapes are all that a method looks at before the first step.
-      batch = jax.eval_shape(self.source.complete, key, batch, self.resident)
+      batch = self.picked(key, batch)
       batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     batch = sources.as_float(batch)
     return states.create(
@@ -364,7 +368,7 @@ def _plans(configs, workdirs, console):
     exam=exam,
     start=start,
   )
-  return [
+  plans = [
     _Plan(
       config=config,
       workdir=workdir,
@@ -375,6 +379,9 @@ def _plans(configs, workdirs, console):
     )
     for config, workdir in zip(configs, workdirs, strict=True)
   ]
+  with errors.user_errors('config.data'):
+    _check_images(plans[0])
+  return plans
 
 
 def _check_seeds(configs, workdirs):
@@ -417,6 +424,18 @@ def _check_side(source, method):
       f'the images have {source.side} pixels a side, and the method takes '
       f'{" or ".join(map(str, method.sides))}: data.side must be that of config.method.'
     )
+
+
+def _check_images(plan):
+  """Raises ValueError for batches whose images are not [B, H, W, C]."""
+  batch = plan.example_batch
+  if plan.resident is not None:
+    batch = plan.picked(jax.random.key(0), batch)
+  for name in ('image', 'target'):
+    if name in batch and len(batch[name].shape) != 4:
+      raise ValueError(
+        f'the {name}s must be [B, H, W, C]; got {tuple(batch[name].shape)}.'
+      )
 
 
 def _load_start(name, method):

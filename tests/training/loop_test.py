@@ -623,6 +623,38 @@ def test_a_method_without_panels_is_asked_for_none(tmp_path, monkeypatch):
   assert run(tmp_path / 'new', train_steps=2)[0]['step'] == 2
 
 
+@pytest.mark.parametrize('variant', ['device', 'host', 'resident'])
+@pytest.mark.parametrize('name, shown', [('image', 'images'), ('target', 'targets')])
+def test_images_of_another_rank_are_refused(
+  tmp_path, monkeypatch, variant, name, shown
+):
+  def spoil(function):
+    def spoiled(*args, **options):
+      batch = function(*args, **options)
+      return batch | {name: batch['image'][..., 0]} if 'image' in batch else batch
+
+    return spoiled
+
+  module = sys.modules[f'img2graph.data.{toy.get_config(variant).data.source}']
+  build = module.source
+
+  @functools.wraps(build)  # Its options are known by its signature.
+  def source(**options):
+    found = build(**options)
+    part = {'device': 'sample', 'resident': 'complete'}.get(variant)
+    if part:
+      return dataclasses.replace(found, **{part: spoil(getattr(found, part))})
+    monkeypatch.setattr(toy.Numbers, '__next__', spoil(toy.Numbers.__next__))
+    return found
+
+  monkeypatch.setattr(module, 'source', source)
+  with pytest.raises(errors.UserError) as caught:
+    run(tmp_path / 'new', variant)
+  message = f'config.data: the {shown} must be [B, H, W, C]; got (8, 16, 16).'
+  assert str(caught.value) == message
+  assert not (tmp_path / 'new').exists()
+
+
 def test_sides_are_those_of_images(tmp_path):
   config = simple_shapes.get_config('smoke')
   config.method.sides = ()
