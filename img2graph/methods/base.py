@@ -24,7 +24,7 @@ class Method:
     loss: `(variables, batch, key, step) -> (scalar, aux)`. `batch['image']` is the
       input; `batch.get('target')` what the drawing is compared with, when it differs.
       `aux['metrics']` is `{name: scalar}`; `aux['collections']` holds the updated
-      collections other than 'params' (an empty dict if there are none).
+      collections other than 'params', and may be left out if there are none.
     predict: `(variables, images) -> Graph`; None if there is no graph in an image.
     reconstruct: `(variables, images) -> {'graph': Graph, 'drawing': [B, H, W, 1],
       ...}` for panels; may hold further images, such as 'refined', 'masked',

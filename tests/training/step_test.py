@@ -22,13 +22,18 @@ def build(ema=0.0, nan_at=-1):
   method = toy.build_method(
     train_steps=9, precision='float32', capacity=4, width=3, nan_at=nan_at
   )
-  tx, rate = optim.build(name='sgd', lr=LR, train_steps=9, schedule='constant')
+  tx, _ = optim.build(name='sgd', lr=LR, train_steps=9, schedule='constant')
   batch = {'image': jax.random.uniform(jax.random.key(7), (8, 4, 4, 1))}
   state = states.create(jax.random.key(0), batch, method=method, tx=tx, ema=ema)
+  return method, state, step(method, ema), batch
+
+
+def step(method, ema=0.0):
+  tx, rate = optim.build(name='sgd', lr=LR, train_steps=9, schedule='constant')
   step_fn = functools.partial(
     steps.train_step, method=method, tx=tx, learning_rate=rate, ema=ema
   )
-  return method, state, jax.jit(step_fn), batch
+  return jax.jit(step_fn)
 
 
 def test_a_step_descends_the_gradient_of_the_loss_by_finite_differences():
@@ -61,6 +66,21 @@ def test_a_step_counts_and_updates_collections():
   )
   assert set(metrics) == {'loss', 'grad_norm', 'learning_rate', 'error'}
   np.testing.assert_allclose(metrics['learning_rate'], LR, rtol=1e-6)
+
+
+def test_a_loss_need_not_tell_of_collections():
+  method, state, step_fn, batch = build()
+
+  def loss(*args):
+    value, aux = method.loss(*args)
+    return value, {'metrics': aux['metrics']}
+
+  other = dataclasses.replace(method, loss=loss)
+  key = jax.random.key(5)
+  after, metrics = step_fn(state, batch, key)
+  found, same = step(other)(state, batch, key)
+  chex.assert_trees_all_equal(found.collections, state.collections)
+  chex.assert_trees_all_equal((found.params, same), (after.params, metrics))
 
 
 def test_every_step_draws_its_own_noise_from_one_key():
