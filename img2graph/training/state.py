@@ -1,11 +1,14 @@
 """What training carries from step to step, and what a checkpoint holds of it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from img2graph.training import errors
 
 
 @jax.tree_util.register_dataclass
@@ -53,8 +56,19 @@ def create(key, batch, *, method, tx, ema=0.0, variables=None):
     tx: an `optax.GradientTransformation`.
     ema: decay of the moving average of the parameters; 0 keeps none.
     variables: to start from, in place of `method.init`.
+
+  Raises:
+    errors.UserError: `method.init` returns no params.
   """
-  variables = dict(method.init(key, batch) if variables is None else variables)
+  if variables is None:
+    variables = method.init(key, batch)
+    is_dict = isinstance(variables, Mapping)
+    if not is_dict or 'params' not in variables:
+      got = list(variables) if is_dict else 'no dict'
+      raise errors.UserError(
+        f"config.method: init must return a dict with 'params'; got {got}."
+      )
+  variables = dict(variables)
   params = jax.tree.map(jnp.asarray, variables.pop('params'))
   return TrainState(
     step=jnp.zeros((), jnp.int32),

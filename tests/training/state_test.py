@@ -5,7 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from img2graph.methods import base
+from img2graph.training import errors
 from img2graph.training import state as states
 from tests.training import toy
 
@@ -24,6 +27,17 @@ def test_create_splits_variables_into_params_and_collections():
   assert set(state.variables) == {'params', 'statistics'}
   assert int(state.step) == 0 and int(state.nonfinite_step) == -1
   assert states.num_params(state) == 64 * 3 + 3 * 64 + 64
+
+
+@pytest.mark.parametrize(
+  'made, shown',
+  [({'kernel': jnp.zeros(3)}, r"\['kernel'\]"), (jnp.zeros(3), 'no dict')],
+)
+def test_variables_without_params_are_told(made, shown):
+  method = base.Method(init=lambda key, batch: made, loss=None)
+  message = f"^config.method: init must return a dict with 'params'; got {shown}.$"
+  with pytest.raises(errors.UserError, match=message):
+    states.create(jax.random.key(0), {}, method=method, tx=optax.adam(1e-3))
 
 
 def test_evaluation_takes_the_average_where_one_is_kept():
