@@ -234,8 +234,10 @@ def to_graph(document, capacity=None):
     An unbatched numpy `Graph`, float32, its nodes in the order of the document.
 
   Raises:
-    ValueError: the size of the image is not known, or the capacity is too small.
+    ValueError: the size of the image is not known, the capacity is too small, or it is
+      no document.
   """
+  _check_document(document)
   if document.width is None:
     raise ValueError('a graph in pixels needs the size of its image; got none.')
   nodes = geometry.from_pixels(document.nodes_px, document.height, document.width)
@@ -252,9 +254,10 @@ def write(document, path, format=None):
   """Writes a document to a file, in a format of `FORMATS` or that of its suffix.
 
   Raises:
-    ValueError: there is no such format.
+    ValueError: there is no such format, or it is no document.
     OSError: the file cannot be written; what was there before is untouched.
   """
+  _check_document(document)
   writer, _ = FORMATS[_format_of(path, format)]
   writer(document, path)
 
@@ -489,7 +492,11 @@ def to_networkx(document):
 
   Nodes have file, and edges affinity, if the document has them. Format, file, width,
   height and model are attributes of the graph. What is None is left out.
+
+  Raises:
+    ValueError: networkx is not installed, or it is no document.
   """
+  _check_document(document)
   networkx = _networkx()
   values = {'format': FORMAT, **_image_dict(document), 'model': document.model}
   result = networkx.Graph(**{k: v for k, v in values.items() if v is not None})
@@ -532,6 +539,14 @@ FORMATS = {
   'dot': (write_dot, read_dot),
   'npz': (write_npz, read_npz),
 }
+
+
+def _check_document(document):
+  if not isinstance(document, Document):
+    raise ValueError(
+      'a document must be a formats.Document, as formats.from_graph makes it of one '
+      f'Graph; got {type(document).__name__}.'
+    )
 
 
 def _format_of(path, name):

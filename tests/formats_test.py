@@ -590,6 +590,20 @@ def test_unknown_formats_are_refused(tmp_path):
       act(tmp_path / 'graph.json', 'pdf')
 
 
+@pytest.mark.parametrize(
+  'act',
+  [
+    lambda graph, path: formats.write(graph, path),
+    lambda graph, _: formats.to_networkx(graph),
+    lambda graph, _: formats.to_graph(graph),
+  ],
+)
+def test_a_graph_of_arrays_is_no_document(tmp_path, act):
+  with pytest.raises(ValueError, match='formats.from_graph makes it .*; got Graph'):
+    act(graph_lib.empty((), 4), tmp_path / 'graph.json')
+  assert not any(tmp_path.iterdir())
+
+
 FOREIGN = {
   'empty': b'',
   'blank': b'  \n',

@@ -83,10 +83,16 @@ def clean(graph):
     sorted, and the number of edges that were dropped.
 
   Raises:
-    ValueError: a shape is wrong, a position is not finite or far outside, or an edge
-      does not join two of the nodes.
+    ValueError: it is no pair, a shape is wrong, a position is not finite or far
+      outside, or an edge does not join two of the nodes.
   """
-  nodes, edges = graph
+  try:
+    nodes, edges = graph
+  except (TypeError, ValueError):
+    raise ValueError(
+      'a graph to score is a pair (nodes, edges), as graph.to_lists makes it of one '
+      f'Graph; got {type(graph).__name__}.'
+    ) from None
   try:
     nodes = np.asarray(nodes, np.float64)
   except OverflowError:

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from img2graph import graph as graph_lib
 from img2graph import metrics
 from img2graph.metrics import triplets
 
@@ -228,6 +229,12 @@ def test_scores_are_plain_json_values():
     (([[0.0, 0.0]] * 2, [[0, 0.5]]), 'image 1: an edge index is not a whole number'),
     (([0.0, 0.0], []), r'image 1: nodes must be \[n, 2\]'),
     (([[0.0, 0.0]] * 3, [[0, 1, 2]]), r'image 1: edges must be \[e, 2\]'),
+    (
+      graph_lib.empty((), 4),
+      'image 1: a graph to score is a pair .* got Graph',
+    ),
+    (None, 'image 1: a graph to score is a pair .* got NoneType'),
+    ((SQUARE, RING, []), 'image 1: a graph to score is a pair .* got tuple'),
   ],
 )
 def test_a_wrong_graph_is_refused_with_its_image_named(pred, message):
