@@ -12,6 +12,9 @@ SHARE = dict(lowest=0, highest=1)
 DECAY = dict(lowest=0, below=1)
 WHOLE = dict(lowest=0, whole=True)
 COUNT = dict(lowest=1, whole=True)
+# Of several numbers, such as the channels of layers, each is one.
+COUNTS = COUNT | dict(several=True)
+TWO_COUNTS = COUNT | dict(several=2)
 
 
 def as_range(name, value, *, lowest=None, highest=None):
@@ -60,12 +63,23 @@ def check(place, options, bounds):
   Args:
     place: of the options in the config, for the message: 'method.loss'.
     options: `{name: value}`.
-    bounds: `{name: options of `as_number`}`, such as `POSITIVE`. What it does not name
-      may be anything; what it names need not be there.
+    bounds: `{name: options of `as_number`}`, such as `POSITIVE`, and with 'several',
+      True or how many, for a sequence of such numbers, such as `COUNTS`. What it does
+      not name may be anything; what it names need not be there.
   """
   for name, bound in bounds.items():
-    if name in options:
-      as_number(f'{place}.{name}', options[name], **bound)
+    if name not in options:
+      continue
+    value, bound = options[name], dict(bound)
+    several = bound.pop('several', None)
+    if several is None:
+      as_number(f'{place}.{name}', value, **bound)
+      continue
+    if not isinstance(value, tuple | list) or several not in (True, len(value)):
+      wanted = 'several numbers' if several is True else f'{several} numbers'
+      raise ValueError(f'{place}.{name} must be {wanted}; got {value!r}.')
+    for k, number in enumerate(value):
+      as_number(f'{place}.{name}[{k}]', number, **bound)
 
 
 def each(bound, *names):

@@ -46,3 +46,18 @@ def test_numbers_of_a_config_are_told_by_their_place(bound, good, wrong, words):
   ranges.check('method.loss', {'a': good, 'kind': 'any'}, bounds)
   with pytest.raises(ValueError, match=f'^method.loss.a {words}.$'):
     ranges.check('method.loss', {'a': wrong, 'kind': 'any'}, bounds)
+
+
+def test_of_several_numbers_each_is_checked():
+  bounds = {'a': ranges.COUNTS, 'b': ranges.TWO_COUNTS}
+  ranges.check('method', {'a': (1,), 'b': [2, 3]}, bounds)
+  ranges.check('method', {'a': ()}, bounds)
+  for options, words in (
+    ({'a': (1, 0)}, r'a\[1\] must be at least 1; got 0'),
+    ({'a': (1.5, 2)}, r'a\[0\] must be a whole number; got 1.5'),
+    ({'a': 3}, 'a must be several numbers; got 3'),
+    ({'a': '34'}, "a must be several numbers; got '34'"),
+    ({'b': (1, 2, 3)}, r'b must be 2 numbers; got \(1, 2, 3\)'),
+  ):
+    with pytest.raises(ValueError, match=f'^method.{words}.$'):
+      ranges.check('method', options, bounds)

@@ -30,10 +30,12 @@ _NODE_BOUNDS = {
   'offset_range': ranges.POSITIVE,
   'initial_bias': ranges.FINITE,
   'momentum': ranges.DECAY,
+  **ranges.each(ranges.TWO_COUNTS, 'block_features', 'block_depths', 'head_kernels'),
 }
 _EDGE_BOUNDS = {
   **ranges.each(ranges.COUNT, 'hidden', 'along', 'across', 'size', 'samples'),
   **ranges.each(ranges.NOT_NEGATIVE, 'spread', 'margin', 'min_size'),
+  'features': ranges.COUNTS,
 }
 
 # Share of the encoder's own drawing that counts where the image has no ink, and what is

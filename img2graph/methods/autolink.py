@@ -45,6 +45,7 @@ _LOSS_BOUNDS = {
   **ranges.each(ranges.NOT_NEGATIVE, 'features', 'pyramid'),
   'scales': ranges.COUNT,
   'seed': ranges.WHOLE,
+  'widths': ranges.COUNTS,
 }
 
 
@@ -237,6 +238,8 @@ def build_model(
     raise ValueError(
       f'method.renderer.sigma_sq must be above 0; got {renderer["sigma_sq"]}.'
     )
+  ranges.check('method.detector', detector, ranges.each(ranges.COUNTS, 'down', 'up'))
+  ranges.check('method.inpainter', inpainter, {'features': ranges.COUNTS})
   keypoints.check_sides(side=side, **detector)
   features = tuple(inpainter['features'])
   inpainting.check_side(side, features)

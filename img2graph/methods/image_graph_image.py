@@ -7,6 +7,8 @@ compared with the image. The paper's recipe and ours are two configs of this fil
 Letters: B batch, N nodes (the capacity), P = N(N-1)/2 node pairs, S side.
 """
 
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -117,7 +119,7 @@ def build(
   dtype = jnp.dtype(precision)
   net = refinement_nets.RefinementNet
   ranges.check('method.refiner', refiner or {}, {'features': ranges.COUNT})
-  ranges.check('method.fit', fit or {}, fitting.BOUNDS)
+  _check_fit(fit or {})
   drawn_by = encoder.build_part(
     'renderer', RENDERERS, renderer, bounds=_RENDERER_BOUNDS
   )
@@ -211,6 +213,14 @@ _LOSS_BOUNDS = {
   **ranges.each(ranges.COUNT, 'scales', 'window_size'),
   **ranges.each(ranges.POSITIVE, 'sigma', 'data_range', 'k1', 'k2', 'floor'),
 }
+
+
+def _check_fit(options):
+  ranges.check('method.fit', options, fitting.BOUNDS)
+  try:
+    inspect.signature(fitting.fit_graph).bind_partial(**options)
+  except TypeError as error:
+    raise ValueError(f'method.fit: fit_graph() {error}.') from None
 
 
 def _graph_cost(length, edge, node, ramp):

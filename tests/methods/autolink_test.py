@@ -393,6 +393,10 @@ def test_keypoints_that_leave_the_image_have_no_price(batch):
   'changes, words',
   [
     ({'grid': 'pixels'}, 'method.grid must be one of'),
+    ({'detector.down': (0, 8)}, r'detector.down\[0\] must be at least 1; got 0'),
+    ({'detector.up': 8}, 'method.detector.up must be several numbers; got 8'),
+    ({'inpainter.features': (8, 8.5)}, r'features\[1\] must be a whole number'),
+    ({'loss.widths': (4, -4)}, r'loss.widths\[1\] must be at least 1; got -4'),
     ({'renderer.map': 'curves'}, 'method.renderer.map must be one of'),
     ({'renderer.sigma_sq': 0.0}, 'sigma_sq must be above 0'),
     ({'num_keypoints': 1}, 'num_keypoints must be a whole number from 2; got 1'),

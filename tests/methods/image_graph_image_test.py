@@ -207,6 +207,7 @@ def test_bfloat16_stays_near_float32():
     ({'nodes': {}}, 'method.nodes.kind must be one of'),
     ({'predict_capacity': 1}, 'predict_capacity must be at least 2'),
     ({'most_pairs': 0}, 'most_pairs must be at least 1'),
+    ({'fit': {'steep': 4}}, "method.fit: .* unexpected keyword argument 'steep'"),
     ({'canonical_form': {'side': 0}}, 'canonical_form.side must be at least 1'),
     (
       {
@@ -263,6 +264,8 @@ def test_wrong_options_are_refused_in_one_sentence(changes, message):
     ('smoke', 'canonical_form.floor', 1.0, 'below 1; got 1.0'),
     ('smoke', 'canonical_form.gain', np.nan, 'a number; got nan'),
     ('smoke', 'most_pairs', 2.5, 'a whole number; got 2.5'),
+    ('paper_smoke', 'nodes.block_depths', (1, 1, 1), r'2 numbers; got \(1, 1, 1\)'),
+    ('paper_smoke', 'edges.features', 8, 'several numbers; got 8'),
   ],
 )
 def test_numbers_that_no_run_can_use_are_refused(variant, name, value, words):
