@@ -5,8 +5,9 @@
 
 An image is fitted into a square (`img2graph.data.images`) of the first of the method's
 sides that is not smaller than it, or of the last. Images of one side go through the
-method in batches of one size, so that each side compiles once. An image with finer
-lines than such a square can show goes through in overlapping tiles (`img2graph.tiles`).
+method in batches of one size, so that each side compiles once. An image with more
+lines than such a square can show goes through in overlapping tiles (`img2graph.tiles`),
+and one that a graph of the square does not explain.
 """
 
 import collections
@@ -42,6 +43,9 @@ _AHEAD = 4
 
 # Tiles at a time, whatever the number of images: one size compiles once.
 _TILES = 16
+
+# Pixels of images that wait for another look; with more, a batch is not waited for.
+_HELD = 2**25
 
 
 class Predictor:
@@ -102,8 +106,9 @@ class Predictor:
         side of the image, or of a tile: the larger, the fewer nodes a curve has.
       refine: gradient steps that fit the graph to the image through the renderer.
       tile: side of the tiles, in pixels, in which an image that is larger is looked at;
-        None for every image in one piece; 'auto' for what suits its lines, see
-        `tiles.choose_side`.
+        None for every image in one piece; 'auto' for what suits its lines: tiles
+        where they are many, or where one piece leaves ink without an edge, see
+        `tiles.choose`.
       prior: what is known of all drawings, some of `PRIORS`: 'polygon', each is one
         closed polygon; 'right_angles', what nearly is a rectangle is one.
       batch_size: images at a time; None for all, but at most 32.
@@ -142,7 +147,8 @@ class Predictor:
   ):
     """Graphs of any number of images, in little memory.
 
-    Only fitted squares are kept, at most a batch of each side, or of tiles.
+    Only fitted squares are kept, at most a batch of each side, or of tiles; and some
+    images that may be looked at once more.
 
     Args:
       tagged: iterable of (tag, image): an image as for `predict`, and anything hashable
@@ -169,7 +175,22 @@ class Predictor:
     decode = _decode_options(prior)
     run = functools.partial(self._run, batch_size=batch_size, decode=decode, **options)
     tell = on_tiles or (lambda *_: None)
-    waiting = collections.defaultdict(list)  # {side: [(tag, square, frame, size)]}
+    waiting = collections.defaultdict(list)  # {side: [((tag, doubt), square, ...)]}
+
+    held = 0  # Pixels of doubtful images since all were last looked at.
+
+    def tiled(tag, ink, side):
+      return self._tiled(ink, side, on_tiles=functools.partial(tell, tag), **options)
+
+    def finish(group):
+      for (tag, doubt), document in run(group):
+        if doubt is not None:
+          ink, choice = doubt
+          graph = document.nodes_px, document.edges
+          if not tiles.is_explained(ink, choice.lines, *graph):
+            document = tiled(tag, ink, choice.side)
+        yield tag, document
+
     for tag, image in tagged:
       ink = check_image(image, tag, channels=self.method.channels)
       size = ink.shape[:2]
@@ -178,20 +199,29 @@ class Predictor:
         blank = _piece(graphs.empty((), 0), image_lib.Frame(*size))
         yield tag, self._document(blank, size)
         continue
+      doubt, tile_side = None, None
       if tile == 'auto' and not prior and drawn:
-        tile_side = tiles.choose_side(ink, self._canvas)
-      else:
-        tile_side = tile if tile and tile != 'auto' and tile < max(size) else None
+        choice = tiles.choose(ink, self._canvas)
+        if choice is not None and choice.sure:
+          tile_side = choice.side
+        elif choice is not None and self.method.ink is not None:
+          doubt = ink, choice
+      elif tile and tile != 'auto' and tile < max(size):
+        tile_side = tile
       if tile_side is not None:
-        count = functools.partial(tell, tag)
-        yield tag, self._tiled(ink, tile_side, on_tiles=count, **options)
+        yield tag, tiled(tag, ink, tile_side)
         continue
       side, square, frame = self._fit(ink)
-      waiting[side].append((tag, square, frame, size))
-      if len(waiting[side]) == batch_size:
-        yield from run(waiting.pop(side))
+      waiting[side].append(((tag, doubt), square, frame, size))
+      held += 0 if doubt is None else ink.size
+      if held > _HELD:
+        held = 0
+        for group in [waiting.pop(side) for side in sorted(waiting)]:
+          yield from finish(group)
+      elif len(waiting[side]) == batch_size:
+        yield from finish(waiting.pop(side))
     for group in waiting.values():
-      yield from run(group)
+      yield from finish(group)
 
   def check_options(
     self,

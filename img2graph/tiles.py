@@ -28,11 +28,10 @@ LEAST_SIDE = 32
 _OVERLAP = 0.25
 # How far beyond its cell a tile counts, share of its side.
 _MARGIN = 0.05
-# One piece will do if lines are at least so wide on the canvas, in pixels of it, or if
-# all together they are at most so long, in sides.
-_ENOUGH_WIDTH = 0.7
+# One piece will do if lines all together are at most so long, in sides.
 _FEW_LINES = 6.0
-# Tiles are chosen for lines of this width there, and at most so long.
+# Tiles are chosen for lines of this width on the canvas, in pixels of it, and at most
+# so long.
 _LINE_WIDTH = 1.5
 _MANY_LINES = 8.0
 # Cosine of the angle at which an edge runs beside another.
@@ -42,8 +41,18 @@ _WINDOW = 512
 _MOST_WINDOWS = 16
 # Pieces of ink smaller than this many pixels are specks.
 _SPECK = 16
+# How much longer the border of pixels is than that of a line, over all directions.
+_STAIRS = 1.13
 # Ink is what exceeds this share of its level.
 _INK_SHARE = 0.4
+# A graph explains a drawing if so much of its ink lies beside an edge, that near, in
+# sides. Letters need no edge: what is smaller than this, in sides, does not count.
+_EXPLAINED = 0.88
+_REACH = 0.02
+_LEAST_PART = 1 / 16
+# The ink is looked at on at most so many pixels a side, at most so many of them inked.
+_SEEN_SIDE = 1024
+_SEEN_POINTS = 4096
 
 
 class Lines(NamedTuple):
@@ -52,7 +61,7 @@ class Lines(NamedTuple):
   Attributes:
     level: of their ink, in (0, 1].
     width: in pixels, to about one.
-    length: of all together, in pixels, roughly.
+    length: of all together, in pixels, roughly; half the border of what is filled.
     density: length per pixel where they are dense.
   """
 
@@ -60,6 +69,20 @@ class Lines(NamedTuple):
   width: float
   length: float
   density: float
+
+
+class Choice(NamedTuple):
+  """Tiles that suit a drawing.
+
+  Attributes:
+    side: of the tiles, in pixels.
+    sure: whether one piece will not do; else it has to be tried (`is_explained`).
+    lines: `Lines` of the drawing.
+  """
+
+  side: int
+  sure: bool
+  lines: Lines
 
 
 class Tile(NamedTuple):
@@ -107,7 +130,7 @@ def measure(ink):
   ]
   count = min(len(windows), _MOST_WINDOWS)
   chosen = np.linspace(0, len(windows) - 1, count).round().astype(int)
-  half_widths, areas, shares = [], [], []
+  half_widths, lengths, densities = [], [], []
   for mask in (windows[k] for k in chosen):
     pieces, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel())
@@ -116,45 +139,87 @@ def measure(ink):
     away = scipy.ndimage.distance_transform_edt(mask)
     ridge = mask & (away == scipy.ndimage.maximum_filter(away, 3))
     half_widths.append(away[ridge])
-    areas.append(mask.sum())
-    shares.append(mask.mean())
+    lengths.append(_border(mask) / 2)
+    densities.append(lengths[-1] / mask.size)
   half_widths = np.concatenate(half_widths)
   if not len(half_widths):
     return None
   # The distance is to the centre of the next pixel, and of even widths half is lost.
   width = 2 * float(np.median(half_widths)) - 0.5
-  length = float(np.mean(areas)) * len(windows) / width
+  length = float(np.mean(lengths)) * len(windows)
   # In a drawing that fills one window in ten, that window's.
-  share = float(np.quantile(shares, 0.9)) or float(max(shares))
-  return Lines(float(level), width, length, share / width)
+  density = float(np.quantile(densities, 0.9)) or float(max(densities))
+  return Lines(float(level), width, length, density)
 
 
-def choose_side(ink, canvas):
-  """The side of tiles that suits a drawing, or None where one piece will do.
+def _border(mask):
+  """Length of the border of a mask `[H, W]`, in pixels; not along the image's own."""
+  inside = mask.astype(np.int8)
+  across, down = np.diff(inside, axis=1)[:-1], np.diff(inside, axis=0)[:, :-1]
+  return float(np.hypot(across, down).sum()) / _STAIRS
 
-  One piece will do for an image no larger than the canvas, and for one whose lines stay
-  wide enough on it or are few.
+
+def choose(ink, canvas):
+  """The tiles that suit a drawing, or None where one piece will do.
+
+  One piece will do for an image no larger than the canvas, and where lines would be
+  wider, or fewer, in no tile. Where there are many it will not. Few are another matter:
+  of a diagram its boxes may be too small for the canvas, and of a molecule tiles tell
+  the two lines of a double bond apart.
 
   Args:
     ink: `[H, W]` float in [0, 1].
     canvas: side in pixels of what the method looks at.
 
   Returns:
-    pixels, a multiple of `canvas`; or None.
+    A `Choice`, its side a multiple of `canvas`; or None.
   """
   extent = max(ink.shape)
   if extent <= canvas:
     return None
   lines = measure(ink)
-  if (
-    lines is None
-    or lines.width * canvas >= _ENOUGH_WIDTH * extent
-    or lines.length <= _FEW_LINES * extent
-  ):
+  if lines is None:
     return None
   side = min(lines.width / _LINE_WIDTH * canvas, _MANY_LINES / lines.density)
   side = canvas * max(1, round(side / canvas))
-  return side if side < extent else None
+  if side >= extent:
+    return None
+  return Choice(side, lines.length > _FEW_LINES * extent, lines)
+
+
+def is_explained(ink, lines, nodes, edges):
+  """Whether a graph explains a drawing: nearly all of its ink lies beside an edge.
+
+  Args:
+    ink: `[H, W]` float in [0, 1].
+    lines: its `Lines`.
+    nodes: `[N, 2]`, (x, y) in pixels.
+    edges: `[E, 2]` int.
+  """
+  extent = max(ink.shape)
+  points = _inked(ink, lines.level / 2, least=_LEAST_PART * extent)
+  reach = _REACH * extent + lines.width / 2
+  near = np.zeros(len(points), bool)
+  for start, end in zip(nodes[edges[:, 0]], nodes[edges[:, 1]], strict=True):
+    edge = end - start
+    along = (points - start) @ edge / max(edge @ edge, 1e-12)
+    nearest = start + np.clip(along, 0, 1)[:, None] * edge
+    near |= np.linalg.norm(points - nearest, axis=1) <= reach
+  return near.sum() >= _EXPLAINED * len(points)
+
+
+def _inked(ink, level, *, least):
+  """`[n, 2]`: (x, y) of pixels above a level, of pieces of that size and larger."""
+  shrunk = -(-max(ink.shape) // _SEEN_SIDE)
+  rows, columns = (np.arange(0, length, shrunk) for length in ink.shape)
+  largest = np.maximum.reduceat(np.maximum.reduceat(ink, rows), columns, axis=1)
+  pieces, _ = scipy.ndimage.label(largest > level, np.ones((3, 3)))
+  large = [False]
+  for box in scipy.ndimage.find_objects(pieces):
+    large.append(max(part.stop - part.start for part in box) * shrunk >= least)
+  y, x = np.nonzero(np.array(large)[pieces])
+  points = np.stack([x, y], axis=-1)[:: max(1, len(x) // _SEEN_POINTS)]
+  return (points + 0.5) * shrunk
 
 
 def plan(height, width, side):

@@ -453,6 +453,53 @@ def test_lines_that_are_too_fine_for_one_piece_are_seen_in_tiles():
   assert scores['at']['0.01']['edge_strict']['micro']['f1'] > 0.95
 
 
+def test_one_piece_that_leaves_much_ink_is_looked_at_in_tiles():
+  """Few lines: a polygon that one piece shows, and a row of boxes too small for it."""
+  polygon = np.array([[60, 80], [450, 120], [300, 440]])
+  large = np.concatenate([polygon, np.roll(polygon, -1, axis=0)], axis=1)
+  box = 9 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+  box = np.concatenate([box, np.roll(box, -1, axis=0)], axis=1)
+  small = [(30, 256, 480, 256)]
+  small += [
+    line + [x, y] * 2 for x in (60, 256, 450) for y in (247, 265) for line in box
+  ]
+  predictor = predict._predictor(None)
+  inks = [tiles_test.draw(lines, 2, (512, 512)) for lines in (large, small)]
+  found = predictor.predict(inks)
+  assert found[0] == predictor.predict(inks, tile=None)[0]
+  assert found[1] == predictor.predict(inks[1:], tile=128)[0]
+  assert len(found[1].nodes_px) > len(predictor.predict(inks, tile=None)[1].nodes_px)
+
+
+@pytest.mark.parametrize('held', [2**25, 100_000])
+def test_whoever_is_looked_at_once_more_keeps_its_tag(predictor, monkeypatch, held):
+  # This method joins the first dot of ink to the last, which one stroke is.
+  strokes = [(20, 20, 480, 60), (60, 480, 480, 300)]
+  inks = [
+    tiles_test.draw(strokes[:count], 2, (500, size))
+    for count in (1, 2)
+    for size in (500, 510, 490)
+  ]
+  monkeypatch.setattr(predict, '_HELD', held)
+  predictor.method = dataclasses.replace(stub.METHOD, ink=lambda _, images: images)
+  tiled = []
+
+  def in_tiles(ink, side, **options):
+    tiled.append(ink.shape[1])
+    return 'in tiles', side
+
+  monkeypatch.setattr(predictor, '_tiled', in_tiles)
+  monkeypatch.setattr(
+    predict.decoding, 'decode_better', lambda graph, *rest, **options: graph
+  )
+  tagged = [('same', ink) for ink in inks]
+  found = list(predictor.stream(tagged, batch_size=4))
+  assert sorted(tiled) == [490, 500, 510]
+  assert [tag for tag, _ in found] == 6 * ['same']
+  whole = [d for _, d in found if isinstance(d, formats.Document)]
+  assert sorted(d.width for d in whole) == [490, 500, 510]
+
+
 def test_the_tolerance_is_a_share_of_the_tile():
   angle = np.linspace(0, 2 * np.pi, 100)
   ring = 128 + 105 * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -260,8 +260,10 @@ def test_line_widths_are_measured(width, ink_level, noise):
   lines = tiles.measure(np.clip(ink, 0, 1).astype(np.float32))
   assert abs(lines.width - width) <= 1
   assert abs(lines.level - ink_level) <= 0.25
-  # About 600 each; crossings count once.
-  assert 0.6 <= lines.length / (600 * len(MESH[::2])) <= 1.6
+  # Their borders end where they cross.
+  length = sum(np.hypot(x1 - x0, y1 - y0) for x0, y0, x1, y1 in MESH[::2])
+  crossings = (len(MESH[::2]) / 2) ** 2
+  assert 0.8 <= lines.length / (length - crossings * width) <= 1.1
 
 
 def test_paper_has_no_lines():
@@ -271,19 +273,60 @@ def test_paper_has_no_lines():
   assert tiles.measure(speck) is None
 
 
-def test_tiles_are_for_fine_lines_and_many():
+def test_what_is_filled_is_as_long_as_half_its_border():
+  ink = np.zeros((300, 400), np.float32)
+  ink[50:250, 100:150] = 1
+  assert tiles.measure(ink).length == pytest.approx((200 + 50) / 1.13, rel=0.02)
+
+
+def test_tiles_are_for_many_lines():
   canvas = 64
   triangle = [(20, 30, 570, 80), (570, 80, 200, 560), (200, 560, 20, 30)]
   shape = (600, 600)
-  # One thick or thin polygon, and a mesh on an image that the canvas can show.
-  assert tiles.choose_side(draw(triangle, 20, shape), canvas) is None
-  assert tiles.choose_side(draw(triangle, 2, shape), canvas) is None
-  assert tiles.choose_side(draw(MESH, 2, shape), 600) is None
-  assert tiles.choose_side(np.zeros(shape, np.float32), canvas) is None
-  fine = tiles.choose_side(draw(MESH, 2, shape), canvas)
-  assert fine % canvas == 0 and 64 <= fine <= 192
-  coarse = tiles.choose_side(draw(MESH[::3], 6, shape), canvas)
-  assert fine < coarse < 600
+  # One thick polygon, and a mesh on an image that the canvas can show.
+  assert tiles.choose(draw(triangle, 20, shape), canvas) is None
+  assert tiles.choose(draw(MESH, 2, shape), 600) is None
+  assert tiles.choose(np.zeros(shape, np.float32), canvas) is None
+  # Few lines are tried in one piece, however fine.
+  for lines, width in ((triangle, 2), (MESH[::6], 2), (MESH[::6], 3)):
+    assert not tiles.choose(draw(lines, width, shape), canvas).sure
+  fine = tiles.choose(draw(MESH, 2, shape), canvas)
+  assert fine.sure and fine.side % canvas == 0 and 64 <= fine.side <= 192
+  coarse = tiles.choose(draw(MESH[::3], 6, shape), canvas)
+  assert coarse.sure and fine.side < coarse.side < 600
+  # Many are in tiles even where each is wide enough to be seen.
+  wide = tiles.choose(draw(MESH[::2], 8, shape), canvas)
+  assert wide.sure and wide.side in (256, 320, 384)
+
+
+@pytest.mark.parametrize('shape', [(400, 600), (3100, 2100)])
+def test_a_graph_explains_the_ink_beside_its_edges(shape):
+  height, width = shape
+  extent = max(shape)
+  house = [(0.1, 0.1, 0.6, 0.1), (0.6, 0.1, 0.6, 0.5), (0.6, 0.5, 0.1, 0.5)]
+  house = extent * np.array([*house, (0.1, 0.5, 0.1, 0.1)])
+  ink = np.zeros(shape, np.float32)
+  for x0, y0, x1, y1 in house.round().astype(int):
+    (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))
+    ink[y0 : y1 + 3, x0 : x1 + 3] = 1
+  # A letter is no line, though it is black.
+  ink[-extent // 20 :, : extent // 20] = 1
+  lines = tiles.measure(ink)
+
+  def explained(lines_of_graph, move=(0, 0)):
+    nodes = np.reshape(lines_of_graph, (-1, 2)) + extent * np.array(move)
+    edges = np.arange(len(nodes)).reshape(-1, 2)
+    return tiles.is_explained(ink, lines, nodes, edges)
+
+  assert explained(house)
+  assert explained(house, (0.015, -0.015))
+  assert not explained(house, (0.04, 0.04))
+  assert not explained(house[:3])
+  assert not explained(house[:0])
+  nothing = np.zeros(shape, np.float32)
+  nothing[-extent // 20 :, : extent // 20] = 1
+  empty = np.zeros((0, 2)), np.zeros((0, 2), int)
+  assert tiles.is_explained(nothing, tiles.measure(nothing), *empty)
 
 
 def test_noise_and_specks_are_no_ink():
@@ -304,9 +347,9 @@ def test_lines_in_one_corner_of_a_dusty_sheet():
     for column in range(5):
       ink[512 * row + 250 : 512 * row + 253, 512 * column + 250] = 1
   ink[:500:8, :500] = 1
-  side = tiles.choose_side(ink, 128)
+  side = tiles.choose(ink, 128).side
   # As many lines as in a sheet full of them.
-  assert side == tiles.choose_side(np.tile(ink[:512, :512], (5, 5)), 128)
+  assert side == tiles.choose(np.tile(ink[:512, :512], (5, 5)), 128).side
 
 
 def test_the_command_knows_the_smallest_tile():
