@@ -2,14 +2,14 @@
 
   python -m benchmarks.tiles --output=results/benchmarks/tiles.json
 
-A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings (on
-the largest side, on others in proportion), each moved by up to a fifth of a block, of
-whose streets one in eight is missing, in lines of `--line_width` pixels on a canvas of
-`--side`. It is predicted in a process of its own, in tiles as `img2graph predict`
-chooses them (`--tile=auto`) and in one piece. Scores are those of docs/metrics.md at 16
-pixels; a crossing of which only two streets of nearly one direction are left is a node
-of the truth, though no image shows it. Seconds are of the prediction after a first one
-that compiles, peak memory is of the process.
+A street map of known graph is drawn: a grid of `--blocks` by `--blocks` crossings (a
+number for each `--side`; a single one is of the largest, others in proportion), each
+moved by up to a fifth of a block, of whose streets one in eight is missing, in lines of
+`--line_width` pixels on a canvas of `--side`. It is predicted in a process of its own,
+in tiles as `img2graph predict` chooses them (`--tile=auto`) and in one piece. Scores
+are those of docs/metrics.md at 16 pixels; a crossing of which only two streets of
+nearly one direction are left is a node of the truth, though no image shows it. Seconds
+are of the prediction after a first one that compiles, peak memory is of the process.
 """
 
 import argparse
@@ -131,15 +131,20 @@ def main(argv=None):
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--side', type=int, nargs='+', default=[1000, 2000, 4000])
-  parser.add_argument('--blocks', type=int, default=20, help='on the largest side')
+  parser.add_argument('--side', type=int, nargs='+', default=[1000, 1000, 2000, 4000])
+  parser.add_argument('--blocks', type=int, nargs='+', default=[5, 9, 10, 20])
   parser.add_argument('--line_width', type=int, default=6)
   parser.add_argument('--tile', nargs='+', default=['auto', 'none'])
   parser.add_argument('--output', help='JSON; the table goes beside it')
   options = parser.parse_args(argv)
+  all_blocks = options.blocks
+  if len(all_blocks) == 1:
+    largest = max(options.side)
+    all_blocks = [max(2, all_blocks[0] * side // largest) for side in options.side]
+  if len(all_blocks) != len(options.side):
+    parser.error('--blocks takes one number, or as many as --side.')
   rows = []
-  for side in options.side:
-    blocks = max(2, options.blocks * side // max(options.side))
+  for side, blocks in zip(options.side, all_blocks, strict=True):
     for tile in options.tile:
       rows.append(measure(side, blocks, options.line_width, tile))
       print(table(rows).splitlines()[-1], flush=True)
