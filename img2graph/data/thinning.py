@@ -15,37 +15,36 @@ _AROUND = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
 def skeleton(mask):
-  """Lines of one pixel in the middle of what is set (Zhang & Suen 1984).
+  """Lines of one pixel in the middle of what is set (Rosenfeld 1975).
 
   Args:
     mask: `[B, H, W]` bool.
 
   Returns:
-    `[B, H, W]` bool, a part of `mask` with the same connected pieces.
+    `[B, H, W]` bool, a part of `mask` with the same connected pieces and holes.
   """
   height, width = mask.shape[1:]
 
-  def peel(mask, first):
+  def peel(mask, side):
     padded = jnp.pad(mask, ((0, 0), (1, 1), (1, 1)))
     around = [
       padded[:, 1 + r : 1 + r + height, 1 + c : 1 + c + width] for r, c in _AROUND
     ]
     count = sum(a.astype(jnp.int32) for a in around)
-    # Places where paper turns into ink on the way around: one piece at a border has 1.
-    turns = sum(
-      (~a & b).astype(jnp.int32)
-      for a, b in zip(around, [*around[1:], around[0]], strict=True)
+    # Pieces of ink around, which the pixel alone may join: one whose removal would
+    # neither part a line nor open a hole has 1.
+    pieces = sum(
+      (~around[k] & (around[k + 1] | around[(k + 2) % 8])).astype(jnp.int32)
+      for k in range(0, 8, 2)
     )
-    up, right, down, left = around[::2]
-    if first:
-      open_side = ~(up & right & down) & ~(right & down & left)
-    else:
-      open_side = ~(up & right & left) & ~(up & down & left)
-    return mask & ~((count >= 2) & (count <= 6) & (turns == 1) & open_side)
+    return mask & (around[side] | (count < 2) | (pieces != 1))
 
   def step(state):
     mask, _ = state
-    thinner = peel(peel(mask, True), False)
+    thinner = mask
+    # One side at a time: from all at once, lines of an even width would vanish.
+    for side in (0, 4, 2, 6):
+      thinner = peel(thinner, side)
     return thinner, (thinner != mask).any()
 
   return jax.lax.while_loop(lambda s: s[1], step, (mask, jnp.array(True)))[0]

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 import scipy.ndimage
 from skimage import morphology
 
@@ -39,6 +40,27 @@ def test_skeletons_are_thin_whole_and_beside_those_of_another_library():
       away = scipy.ndimage.distance_transform_edt(~there)[here]
       assert np.quantile(away, 0.95) < 2
     assert abs(thin.sum() / other.sum() - 1) < 0.3
+
+
+def test_any_blots_keep_their_pieces_and_holes():
+  noise = np.random.default_rng(0).random((16, 40, 40))
+  blots = scipy.ndimage.gaussian_filter(noise, (0, 1, 1)) > 0.52
+  blots[0] = False
+  blots[0, 9:11, 20:22] = True  # Two by two pixels.
+  masks = np.pad(blots, ((0, 0), (1, 1), (1, 1)))
+  for mask, thin in zip(masks, np.asarray(skeleton(masks)), strict=True):
+    pieces = [scipy.ndimage.label(m, np.ones((3, 3)))[1] for m in (mask, thin)]
+    holes = [scipy.ndimage.label(~m)[1] for m in (mask, thin)]
+    assert pieces[0] == pieces[1] > 0 and holes[0] == holes[1]
+
+
+@pytest.mark.parametrize('width', [1, 2, 3, 4])
+def test_diagonal_lines_of_any_width_stay(width):
+  rows, columns = np.mgrid[:48, :48] + 0.5
+  distance = np.abs(rows - columns - [[[0.0]], [[0.5]]]) / np.sqrt(2)
+  images = np.clip(width / 2 + 0.5 - distance, 0, 1).astype(np.float32)
+  drawn = np.asarray(redraw(images[..., None], line_width=2.0))[..., 0]
+  assert (drawn.max(axis=2)[:, 8:-8] > 0.9).all()
 
 
 def test_lines_of_any_width_become_lines_of_one_width():
