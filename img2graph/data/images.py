@@ -13,8 +13,8 @@ import stat
 
 import numpy as np
 import scipy.ndimage
+from PIL import ExifTags
 from PIL import Image
-from PIL import ImageOps
 
 from img2graph import files as file_lib
 from img2graph import geometry
@@ -35,6 +35,17 @@ _OUR_NAMES = ('_overlay.png', 'strip.png', 'strip.gif', 'affinity.png')
 # Only these decoders, here and elsewhere: others run programs (EPS) or are long
 # abandoned.
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'TIFF', 'GIF', 'WEBP', 'PPM')
+
+# Value of the EXIF entry -> what brings the image upright.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(ValueError):  # noqa: N818, the file is bad, not the program
@@ -208,7 +219,7 @@ def decode(path, convert, *, turn=True):
     try:
       with Image.open(file, formats=FORMATS) as image:
         image.load()
-        return convert(ImageOps.exif_transpose(image) if turn else image)
+        return convert(turned(image) if turn else image)
     except Image.UnidentifiedImageError:
       raise BadImage(f'{path} is not an image of a known format.') from None
     except Image.DecompressionBombError:
@@ -218,6 +229,19 @@ def decode(path, convert, *, turn=True):
     # file must never stop the others.
     except Exception as error:
       raise BadImage(f'{path} is damaged or cut off ({error}).') from error
+
+
+def turned(image):
+  """A PIL image, turned as its EXIF entry says; as it is if there is none to read.
+
+  Other entries do not count: pixels are good whatever is wrong with those.
+  """
+  image.load()  # Some decoders turn it themselves, and then say so.
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # Decoders meet damage in many ways.
+    return image
+  return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _to_array(image, *, always_on_white=False):

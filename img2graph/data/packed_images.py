@@ -9,7 +9,6 @@ import io
 
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
 
 from img2graph.data import images
 
@@ -62,7 +61,6 @@ def decode(path, arrays, number, convert, *, turn=True):
   try:
     file = io.BytesIO(arrays['data'][start:end])
     with Image.open(file, formats=images.FORMATS) as image:
-      turned = ImageOps.exif_transpose(image) if turn else image
-      return convert(images.to_rgb(turned))
+      return convert(images.to_rgb(images.turned(image) if turn else image))
   except Exception as error:  # Decoders meet damage in many ways.
     raise images.BadImage(f'{path}: image {number} is damaged ({error}).') from error

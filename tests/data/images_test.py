@@ -195,6 +195,43 @@ def test_under_even_light_all_paper_is_one(tmp_path):
   assert actual[100:200, 150:260].min() > 0.5
 
 
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'webp', 'tif'])
+@pytest.mark.parametrize('orientation', range(10))
+def test_every_exif_orientation_is_followed(tmp_path, suffix, orientation):
+  rows, columns = np.mgrid[:32, :48]
+  upright = as_bytes(np.exp(-(((rows - 8) / 6) ** 2 + ((columns - 12) / 9) ** 2)))
+  stored = {
+    2: upright[:, ::-1],
+    3: upright[::-1, ::-1],
+    4: upright[::-1],
+    5: upright.T,
+    6: np.rot90(upright),
+    7: np.rot90(upright, 2).T,
+    8: np.rot90(upright, -1),
+  }.get(orientation, upright)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  options = dict(lossless=True) if suffix == 'webp' else {}
+  path = save(tmp_path / f'a.{suffix}', stored, exif=exif, **options)
+  actual = images.read_photograph(path)[..., 0]
+  np.testing.assert_allclose(actual, upright / 255, atol=0.06)
+
+
+def test_wrong_exif_entries_beside_the_orientation_do_no_harm(tmp_path):
+  ink = cross()
+  # Two entries: to be turned by 90 degrees; and a resolution, a fraction, in letters.
+  exif = b'Exif\0\0II*\0\x08\0\0\0\x02\0'
+  exif += b'\x12\x01\x03\0\x01\0\0\0\x06\0\0\0' + b'\x1a\x01\x02\0\x03\0\0\x0072\0\0'
+  path = save(tmp_path / 'a.png', as_bytes(1 - np.rot90(ink)), exif=exif + bytes(4))
+  np.testing.assert_array_equal(images.read(path), ink)
+
+
+def test_an_image_with_unreadable_exif_entries_is_read_as_it_is(tmp_path):
+  ink = cross()
+  path = save(tmp_path / 'a.png', as_bytes(1 - ink), exif=b'Exif\0\0no entries')
+  np.testing.assert_array_equal(images.read(path), ink)
+
+
 def test_exif_orientation_is_followed(tmp_path):
   ink = cross(20, 30)
   exif = Image.Exif()

@@ -15,11 +15,11 @@ def _pictures(count):
   return np.random.default_rng(0).integers(0, 256, (count, 5, 4, 3), np.uint8)
 
 
-def _packed(pictures, kind='PNG'):
+def _packed(pictures, kind='PNG', **options):
   files = []
   for picture in pictures:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind)
+    Image.fromarray(picture).save(file, kind, **options)
     files.append(file.getvalue())
   offsets = np.cumsum([0, *map(len, files)])
   return {'data': np.frombuffer(b''.join(files), np.uint8), 'offsets': offsets}
@@ -47,6 +47,23 @@ def test_files_of_sixteen_bits_keep_their_shades():
   arrays = _packed([ramp.astype(np.uint16) * 257])
   found = packed_images.decode('a.npz', arrays, 0, np.asarray)
   np.testing.assert_array_equal(found, np.repeat(ramp[..., None], 3, -1))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_files_are_turned_once(kind):
+  picture = _pictures(1)[0]
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  arrays = _packed([np.rot90(picture)], kind, exif=exif)
+  found = packed_images.decode('a.npz', arrays, 0, np.asarray)
+  np.testing.assert_array_equal(found, picture)
+
+
+def test_a_file_with_unreadable_exif_entries_is_taken_as_it_is():
+  pictures = _pictures(1)
+  arrays = _packed(pictures, exif=b'Exif\0\0no entries')
+  found = packed_images.decode('a.npz', arrays, 0, np.asarray)
+  np.testing.assert_array_equal(found, pictures[0])
 
 
 def test_a_damaged_file_is_named():
