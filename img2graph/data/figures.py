@@ -104,8 +104,8 @@ def sample(
     ('ground', ground),
     ('noise', noise),
   ):
-    ranges.as_range(f'data.{name}', value, lowest=0)
-  ranges.as_range('data.missing', missing, lowest=0, highest=1)
+    ranges.as_number(f'data.{name}', value, lowest=0)
+  ranges.as_number('data.missing', missing, lowest=0, highest=1)
 
   def one(key):
     keys = jax.random.split(key, 6)

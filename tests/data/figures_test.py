@@ -80,6 +80,9 @@ def test_missing_limbs_are_not_painted_and_their_joints_not_visible(batch):
     (dict(side=30), 'multiple of 4'),
     (dict(scale=(0.5, 0.9)), 'data.scale must be at most'),
     (dict(noise=-1), 'data.noise must be at least 0'),
+    (dict(noise=(0, 0.1)), 'data.noise must be a number'),
+    (dict(bend=(0.5,)), 'data.bend must be a number'),
+    (dict(missing=(0, 0.5)), 'data.missing must be a number'),
   ],
 )
 def test_wrong_options_are_refused(options, words):
