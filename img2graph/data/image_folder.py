@@ -8,6 +8,7 @@ drawings, rough and clean, join every batch.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -77,6 +78,12 @@ def _generator(rehearse, generated, side):
     raise ValueError(f'rehearse must be 0, 1, 2 or so on; got {rehearse!r}.')
   if not rehearse:
     return None
+  mapping = hasattr(generated, 'keys')
+  if not mapping or 'source' not in generated or 'side' in generated:
+    raise ValueError(
+      "generated must be options of data, with 'source' and without 'side', such as "
+      f"{{'source': 'strokes'}}; got {generated!r}."
+    )
   # Here, since that module imports this one: when it is asked for it.
   from img2graph import data
 
@@ -85,6 +92,14 @@ def _generator(rehearse, generated, side):
     raise ValueError(
       f'generated must name a source that draws, such as strokes; '
       f'got {generated["source"]!r}.'
+    )
+  drawn = jax.eval_shape(
+    lambda key: generator.sample(key, 1)['image'], jax.random.key(0)
+  )
+  if drawn.shape[-1] != 1:
+    raise ValueError(
+      'generated must name a source of line drawings, of one channel; '
+      f'{generated["source"]!r} has {drawn.shape[-1]}.'
     )
   return generator.sample
 
@@ -154,7 +169,7 @@ def source(
   if side < 1:
     raise ValueError(f'side must be at least 1 pixel; got {side}.')
   if target_width is not None:
-    ranges.as_range('target_width', target_width, lowest=0.1)
+    ranges.as_number('target_width', target_width, lowest=0.1)
   zoom = ranges.as_range('zoom', zoom, lowest=0.01)
   shift = ranges.as_number('shift', shift, lowest=0, highest=1)
   if not str(dir):

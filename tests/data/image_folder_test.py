@@ -197,10 +197,15 @@ def test_folder_without_a_good_file_is_refused(tmp_path):
     (dict(zoom=0), 'zoom'),
     (dict(shift=-1), 'shift'),
     (dict(target_width=0), 'target_width'),
+    (dict(target_width=(1, 2)), 'target_width must be a number'),
     (dict(rehearse=-1), 'rehearse must be'),
     (dict(rehearse=0.5), 'rehearse must be'),
     (dict(rehearse=1, generated=dict(source='shapes', colour=3)), 'colour'),
     (dict(rehearse=1, generated=dict(source='image_folder', dir='.')), 'that draws'),
+    (dict(rehearse=1, generated=dict(noise=0.1)), "with 'source'"),
+    (dict(rehearse=1, generated='strokes'), "with 'source'"),
+    (dict(rehearse=1, generated=dict(source='shapes', side=32)), "without 'side'"),
+    (dict(rehearse=1, generated=dict(source='figures')), 'of one channel'),
   ],
 )
 def test_wrong_options_are_named(tmp_path, options, message):
