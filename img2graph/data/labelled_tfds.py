@@ -7,7 +7,8 @@
   builder.download_and_prepare()
 
 `read` takes any prepared folder whose examples have an 'image' and a 'label', such as
-those of tensorflow-datasets' own `cifar10`, as long as its files are array_record.
+those of tensorflow-datasets' own `cifar10` and `mnist`, as long as its files are
+array_record. Grey images, and those with alpha, become RGB.
 """
 
 import concurrent.futures
@@ -17,6 +18,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from img2graph.data import images as image_files
 from img2graph.data import labelled
 
 try:
@@ -98,7 +100,10 @@ def read(folder, part):
       f'there is no dataset_info.json in {folder}; it should be a prepared folder of '
       'tensorflow-datasets, such as cifar10/3.0.2.'
     )
-  builder = tfds.builder_from_directory(folder)
+  try:
+    builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # Damage shows in many ways.
+    raise ValueError(f'{folder} is damaged ({_in_short(error)}).') from None
   split = part
   if part == 'test' and 'test' not in builder.info.splits:
     split = 'validation'
@@ -111,17 +116,13 @@ def read(folder, part):
       f"the examples in {folder} should have 'image' and 'label'; they have "
       f'{", ".join(builder.info.features)}.'
     )
-  try:
-    examples = builder.as_data_source(split=split)
-  except NotImplementedError as error:
+  if not hasattr(builder.info.features['label'], 'num_classes'):
     raise ValueError(
-      f'{folder} is not of array_record files, which alone are read without '
-      f"TensorFlow; prepare it with file_format='array_record' ({error})."
-    ) from None
-  # Decoding leaves the interpreter's lock.
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    found = list(pool.map(lambda i: examples[i], range(len(examples))))
-  images = [example['image'] for example in found]
+      f"the 'label' of {folder} should be a ClassLabel, which tells how many classes "
+      f'there are; it is a {type(builder.info.features["label"]).__name__}.'
+    )
+  found = _examples(folder, builder, split)
+  images = [_to_rgb(example['image']) for example in found]
   if len({image.shape for image in images}) > 1:
     raise ValueError(f'the images in {folder} should all have one size.')
   labels = np.array([example['label'] for example in found], np.int32)
@@ -132,3 +133,36 @@ def read(folder, part):
       f'{labels.min()}, which stands for an image without a label.'
     )
   return labelled.Labelled(np.stack(images), labels, classes)
+
+
+def _examples(folder, builder, split):
+  """All examples of a split, a list that is not empty."""
+  try:
+    examples = builder.as_data_source(split=split)
+    # Decoding leaves the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      found = list(pool.map(lambda i: examples[i], range(len(examples))))
+  except NotImplementedError as error:
+    raise ValueError(
+      f'{folder} is not of array_record files, which alone are read without '
+      f"TensorFlow; prepare it with file_format='array_record' ({error})."
+    ) from None
+  except Exception as error:  # Damage shows in many ways.
+    raise ValueError(
+      f'the split {split!r} in {folder} is damaged ({_in_short(error)}).'
+    ) from None
+  if not found:
+    raise ValueError(f'the split {split!r} in {folder} is empty.')
+  return found
+
+
+def _to_rgb(pixels):
+  """`[H, W, 3]` uint8 of an image `[H, W, C]`."""
+  if pixels.dtype == np.uint8 and pixels.shape[-1] == 3:
+    return pixels
+  image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+  return np.asarray(image_files.to_rgb(image))
+
+
+def _in_short(error):
+  return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -226,6 +226,72 @@ def test_a_prepared_folder_holds_what_it_was_prepared_from(cifar10, tmp_path):
     labelled.load('tfds', builder.data_dir)
 
 
+class Other(labelled_tfds.Labelled):
+  """The same in other colours, `mode`, and perhaps with numbers as labels."""
+
+  mode, numbers = 'L', False
+
+  def _info(self):
+    channels = len(Image.new(self.mode, (1, 1)).getbands())
+    tfds = labelled_tfds.tfds
+    label = tfds.features.Scalar(np.int64)
+    features = {
+      'image': tfds.features.Image(shape=(32, 32, channels), encoding_format='png'),
+      'label': label if self.numbers else tfds.features.ClassLabel(num_classes=10),
+    }
+    return self.dataset_info_from_configs(
+      description='', features=tfds.features.FeaturesDict(features)
+    )
+
+  def _generate_examples(self, found):
+    for i, (image, label) in enumerate(zip(found.images, found.labels, strict=True)):
+      png = io.BytesIO()
+      Image.fromarray(image).convert(self.mode).save(png, format='png')
+      png.seek(0)
+      yield i, {'image': png, 'label': int(label)}
+
+
+def prepared(folder, tmp_path, kind=Other):
+  builder = kind(name='cifar10', folder=folder, data_dir=tmp_path / 'tfds')
+  builder.download_and_prepare()
+  return pathlib.Path(builder.data_dir)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA'])
+def test_other_colours_of_a_prepared_folder_become_rgb(
+  cifar10, tmp_path, monkeypatch, mode
+):
+  folder, images, labels = cifar10
+  monkeypatch.setattr(Other, 'mode', mode)
+  found = labelled.load('tfds', prepared(folder, tmp_path), part='test')
+  expected = [
+    np.asarray(Image.fromarray(i).convert(mode).convert('RGB')) for i in images
+  ]
+  assert found.images.shape == (10, 32, 32, 3) and found.images.dtype == np.uint8
+  order = np.argsort(found.labels)  # Of the classes 0 to 9 one each.
+  np.testing.assert_array_equal(found.images[order], expected[50:])
+
+
+def test_labels_of_a_prepared_folder_must_be_classes(cifar10, tmp_path, monkeypatch):
+  monkeypatch.setattr(Other, 'numbers', True)
+  with pytest.raises(ValueError, match='should be a ClassLabel.*; it is a Scalar'):
+    labelled.load('tfds', prepared(cifar10[0], tmp_path))
+
+
+@pytest.mark.parametrize('name', ['*-test*', 'dataset_info.json'])
+@pytest.mark.parametrize('how', ['cut', 'gone'])
+def test_a_damaged_prepared_folder_is_told(cifar10, tmp_path, name, how):
+  folder = prepared(cifar10[0], tmp_path)
+  (path,) = folder.glob(name)
+  if how == 'cut':
+    path.write_bytes(path.read_bytes()[:30])
+  else:
+    path.unlink()
+  with pytest.raises(ValueError) as caught:
+    labelled.load('tfds', folder, part='test')
+  assert str(folder) in str(caught.value) and '\n' not in str(caught.value)
+
+
 def spoil_record(folder):
   path = folder / 'cifar-10-batches-bin/test_batch.bin'
   path.write_bytes(path.read_bytes()[:-1])
