@@ -35,9 +35,14 @@ def count(path, arrays):
   if not {'data', 'offsets'} <= arrays.keys():
     raise ValueError(f"{path} must have 'images', or 'data' and 'offsets'.")
   data, offsets = arrays['data'], arrays['offsets']
-  if data.dtype != np.uint8 or offsets.ndim != 1 or len(offsets) < 2:
-    raise ValueError(f'{path}: data must be uint8, and offsets [n + 1] whole numbers.')
-  if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+  whole = offsets.dtype.kind in 'iu' and offsets.ndim == 1 and len(offsets) > 1
+  if data.dtype != np.uint8 or data.ndim != 1 or not whole:
+    raise ValueError(
+      f'{path}: data must be [bytes] uint8, and offsets [n + 1] whole numbers.'
+    )
+  # Not by differences, which unsigned numbers have none below 0 of.
+  descends = (offsets[1:] < offsets[:-1]).any()
+  if offsets[0] != 0 or offsets[-1] != len(data) or descends:
     raise ValueError(f'{path}: offsets must ascend from 0 to {len(data)}, the bytes.')
   return len(offsets) - 1
 

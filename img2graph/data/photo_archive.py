@@ -122,6 +122,15 @@ def _field(path, arrays, name, count):
   return arrays[name]
 
 
+def _numbers(path, arrays, name, count):
+  values = _field(path, arrays, name, count)
+  if values.dtype.kind not in 'biuf':
+    raise ValueError(
+      f'{path}: the field {name!r} must be of numbers; got {values.dtype}.'
+    )
+  return values
+
+
 def _rows_of_classes(path, arrays, count, label, classes):
   """Numbers of the images of some classes, `[m]`."""
   if not classes:
@@ -151,16 +160,21 @@ def _truth(path, arrays, count, scale):
   shares = arrays['points']
   if shares.ndim != 3 or shares.shape[0] != count or shares.shape[2] != 2:
     raise ValueError(f'{path}: points must be [{count}, M, 2]; got {shares.shape}.')
+  if shares.dtype.kind != 'f':
+    raise ValueError(
+      f'{path}: points must be floating-point numbers in [0, 1] of the sides; '
+      f'got {shares.dtype}.'
+    )
   visible = ((shares != -1) & np.isfinite(shares)).all(axis=-1)
   if 'points_ok' in arrays:
-    visible &= _field(path, arrays, 'points_ok', count).astype(bool)[:, None]
+    visible &= _numbers(path, arrays, 'points_ok', count).astype(bool)[:, None]
   far = (visible & archives.far_outside(shares)).any(axis=1)
   if far.any():
     raise ValueError(
       f'{path}: image {int(np.argmax(far))}: a point lies far outside; x and y must be '
       'in [0, 1] of the sides.'
     )
-  sides = _field(path, arrays, scale, count) if scale else np.ones(count)
+  sides = _numbers(path, arrays, scale, count) if scale else np.ones(count)
   # Without points there is no distance either; nothing is divided by it.
   sides = np.where(visible.any(axis=1), sides, 1)
   if not (sides > 0).all():

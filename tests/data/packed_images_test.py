@@ -78,7 +78,13 @@ def test_a_damaged_file_is_named():
   ('change', 'message'),
   [
     ({'offsets': np.array([0, 5, 3])}, 'must ascend from 0 to'),
+    (
+      {'offsets': np.array([0, 5, 3, 9], np.uint64), 'data': np.zeros(9, np.uint8)},
+      'ascend',
+    ),
     ({'offsets': np.array([[0]])}, r'offsets \[n \+ 1\]'),
+    ({'offsets': np.array([0.0, 9.0]), 'data': np.zeros(9, np.uint8)}, 'whole numbers'),
+    ({'offsets': np.array([0, 9]), 'data': np.zeros((9, 1), np.uint8)}, 'bytes'),
     ({'images': np.zeros((2, 4, 4), np.float32)}, 'must be .* uint8'),
     ({'images': np.zeros((2, 4, 4, 2), np.uint8)}, 'must be .* uint8'),
     ({'images': np.zeros((0, 4, 4), np.uint8)}, 'not empty'),

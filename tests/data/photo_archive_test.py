@@ -183,6 +183,22 @@ def test_batches_on_the_device_are_those_of_the_host(path, flip):
 
 
 @pytest.mark.parametrize(
+  'changes, scale, message',
+  [
+    # In bytes 2 x - 1 of 0 would be 255.
+    (dict(points=np.zeros((COUNT, 2, 2), np.uint8)), '', 'floating-point .* uint8'),
+    (dict(points=np.full((COUNT, 2, 2), '0.5')), '', 'floating-point .* <U3'),
+    (dict(points_ok=np.full(COUNT, 'no')), '', "'points_ok' must be of numbers"),
+    (dict(name=np.full(COUNT, 'Ann')), 'name', "'name' must be of numbers; got <U3"),
+  ],
+)
+def test_arrays_of_another_kind_are_told(tmp_path, changes, scale, message):
+  path = write(tmp_path / 'a.npz', **changes)
+  with pytest.raises(ValueError, match=message):
+    read(path, part='fit', scale=scale)
+
+
+@pytest.mark.parametrize(
   'options, message',
   [
     (dict(part='val'), 'part must be one of train, fit, test, all'),
