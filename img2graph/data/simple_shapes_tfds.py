@@ -182,6 +182,31 @@ class _Examples:
     }
 
 
+def _prepared(folder, config):
+  """The builder of a data set that is there."""
+  builder = SimpleShapes(data_dir=str(folder), config=config)
+  try:
+    builder.download_and_prepare()
+  except FileExistsError:  # Another process, which makes the same, was faster.
+    builder = SimpleShapes(data_dir=str(folder), config=config)
+    builder.download_and_prepare()
+  return builder
+
+
+def _examples(builder, split):
+  """The examples of a split, of which the first can be read."""
+  try:
+    examples = _Examples(builder, split)
+    examples(0, None)
+  except Exception as error:  # Damage shows in many ways.
+    reason = str(error).strip().partition('\n')[0]
+    raise ValueError(
+      f'the split {split!r} in {builder.data_path} is damaged ({reason}); remove that '
+      'folder, and it is made anew.'
+    ) from None
+  return examples
+
+
 def source(
   *,
   data_dir,
@@ -207,7 +232,7 @@ def source(
     `HostSource` with batches {'image': `[B, side, side, 1]`, 'graph': true `Graph`}.
 
   Raises:
-    ValueError: an option is wrong.
+    ValueError: an option is wrong, or what was made is damaged.
   """
   if split not in ('train', 'test'):
     raise ValueError(f"split must be 'train' or 'test'; got {split!r}.")
@@ -222,9 +247,7 @@ def source(
   # Wrong options of the drawing are found before any folder is made.
   sources.from_sampler(shapes_lib.sample, **config.options())
   folder = pathlib.Path(data_dir).expanduser().absolute()
-  builder = SimpleShapes(data_dir=str(folder), config=config)
-  builder.download_and_prepare()
-  examples = _Examples(builder, split)
+  examples = _examples(_prepared(folder, config), split)
   iterate = functools.partial(
     streams.shuffled, examples, len(examples), worker_count=worker_count
   )

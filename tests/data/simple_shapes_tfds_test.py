@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import jax
@@ -66,6 +67,36 @@ def test_resuming_gives_the_same_bits(folder):
   resumed.set_state(state)
   for wanted in expected:
     jax.tree.map(np.testing.assert_array_equal, next(resumed), wanted)
+
+
+def test_two_processes_may_make_it_at_once(tmp_path, monkeypatch):
+  generate, running = simple_shapes_tfds.SimpleShapes._generate_examples, []
+
+  def overtaken(self, *args):
+    if not running:
+      running.append('the other')
+      running[0] = data.build('tfds_simple_shapes', data_dir=tmp_path, **OPTIONS)
+    yield from generate(self, *args)
+
+  monkeypatch.setattr(simple_shapes_tfds.SimpleShapes, '_generate_examples', overtaken)
+  source = data.build('tfds_simple_shapes', data_dir=tmp_path, **OPTIONS)
+  batches = [next(s.iterate(seed=0, batch_size=4)) for s in (source, running[0])]
+  jax.tree.map(np.testing.assert_array_equal, *batches)
+
+
+@pytest.mark.parametrize('how', ['cut', 'gone'])
+def test_what_was_damaged_since_is_told(folder, tmp_path, how):
+  data.build('tfds_simple_shapes', data_dir=folder, **OPTIONS)
+  shutil.copytree(folder, tmp_path / 'copy')
+  (path,) = (tmp_path / 'copy').glob('*/*/*/*-test.array_record*')
+  if how == 'cut':
+    path.write_bytes(path.read_bytes()[:30])
+  else:
+    path.unlink()
+  options = dict(data_dir=tmp_path / 'copy', split='test', **OPTIONS)
+  with pytest.raises(ValueError, match='remove that folder') as caught:
+    data.build('tfds_simple_shapes', **options)
+  assert str(path.parent) in str(caught.value)
 
 
 def test_tensorflow_is_not_imported(folder):
