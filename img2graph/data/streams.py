@@ -77,24 +77,41 @@ class Skipping:
 
 
 class Stream:
-  """Iterator over batches with `get_state() -> bytes` and `set_state(bytes)`."""
+  """Iterator over batches with `get_state() -> bytes` and `set_state(bytes)`.
 
-  def __init__(self, iterator):
-    self._iterator = iterator
+  The state is the number of batches given, whoever reads them: a run may go on with
+  other numbers of processes and of workers.
+
+  Args:
+    begin: `(number) -> iterator` over the batches from that number on.
+  """
+
+  def __init__(self, begin):
+    self._begin = begin
+    self._number = 0
+    self._iterator = None
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    return next(self._iterator)
+    if self._iterator is None:
+      self._iterator = self._begin(self._number)
+    batch = next(self._iterator)
+    self._number += 1
+    return batch
 
   def get_state(self):
     """The place in the stream, after the batch that `next` gave last."""
-    return json.dumps(self._iterator.get_state(), sort_keys=True).encode()
+    return json.dumps({'next_index': self._number}).encode()
 
   def set_state(self, state):
     """Goes on after the place that `get_state` told."""
-    self._iterator.set_state(json.loads(state.decode()))
+    state = json.loads(state.decode())
+    # What the reader told of its workers, as it was once kept: the batches of each.
+    parts = state.get('iterators_in_use_states', [state])
+    self._number = sum(part['next_index'] for part in parts)
+    self._iterator = None
 
 
 def shuffled(
@@ -147,15 +164,19 @@ def shuffled(
   order = grain.MapDataset.range(size).shuffle(seed=seed % 2**32)
   # Without end would be longer than a length can be, if a batch is a single example.
   order = order.repeat(2**62 // size)
-  dataset = order.batch(batch_size).map_with_index(part)
+  batches = order.batch(batch_size).map_with_index(part)
   options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
-  dataset = dataset.to_iter_dataset(options)
-  if worker_count:
-    # The reader's worker processes read flags of their own.
-    if not flags.FLAGS.is_parsed():
-      raise ValueError(
-        'worker_count above 0 needs a program run by absl.app.run; use 0 elsewhere.'
-      )
-    workers = grain.MultiprocessingOptions(num_workers=worker_count)
-    dataset = dataset.mp_prefetch(workers)
-  return Stream(iter(dataset))
+  # The reader's worker processes read flags of their own.
+  if worker_count and not flags.FLAGS.is_parsed():
+    raise ValueError(
+      'worker_count above 0 needs a program run by absl.app.run; use 0 elsewhere.'
+    )
+
+  def begin(number):
+    dataset = batches[number:].to_iter_dataset(options)
+    if worker_count:
+      workers = grain.MultiprocessingOptions(num_workers=worker_count)
+      dataset = dataset.mp_prefetch(workers)
+    return iter(dataset)
+
+  return Stream(begin)

@@ -1,5 +1,6 @@
 """Tests of img2graph/data/streams.py."""
 
+import json
 import pickle
 
 import numpy as np
@@ -65,6 +66,17 @@ def test_a_resumed_stream_goes_on_with_the_same_bits():
   actual = [next(resumed) for _ in range(4)]
   for name in ('index', 'draw'):
     assert _all(actual, name) == _all(expected, name)
+
+
+def test_a_run_may_go_on_with_another_number_of_workers():
+  # What the reader tells of two workers after three batches.
+  parts = [{'next_index': 2}, {'next_index': 1}]
+  state = json.dumps({'iterators_in_use_states': parts, 'exhausted': [0, 0]}).encode()
+  resumed = streams.shuffled(_load, 7, seed=0, batch_size=2)
+  resumed.set_state(state)
+  assert _all([next(resumed)]) == _all(_take(4)[3:])
+  # And what a stream tells does not depend on its workers.
+  assert resumed.get_state() == b'{"next_index": 4}'
 
 
 @pytest.mark.parametrize(
