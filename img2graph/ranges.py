@@ -26,9 +26,10 @@ def as_range(name, value, *, lowest=None, highest=None):
   Raises:
     ValueError: neither a number nor an ordered pair, or outside [lowest, highest].
   """
-  pair = (value, value) if np.isscalar(value) else tuple(value)
+  pair = tuple(value) if np.iterable(value) else (value,)
   pair = 2 * pair if len(pair) == 1 else pair
-  if len(pair) != 2 or not all(np.isfinite(v) for v in pair) or pair[0] > pair[1]:
+  finite = all(isinstance(v, numbers.Real) and np.isfinite(v) for v in pair)
+  if len(pair) != 2 or not finite or pair[0] > pair[1]:
     raise ValueError(f'{name} must be a number or (low, high); got {value!r}.')
   if lowest is not None and pair[0] < lowest:
     raise ValueError(f'{name} must be at least {lowest}; got {value!r}.')

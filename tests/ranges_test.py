@@ -8,7 +8,9 @@ def test_ranges_are_numbers_or_pairs():
   assert ranges.as_range('a', 2) == (2.0, 2.0)
   assert ranges.as_range('a', [1, 2]) == (1.0, 2.0)
   assert ranges.as_range('a', (2,)) == (2.0, 2.0)
-  for wrong in ((), (2, 1), (1, 2, 3), np.nan, (0, np.inf)):
+  assert ranges.as_range('a', np.float32(2)) == (2.0, 2.0)
+  unordered = ((), (2, 1), (1, 2, 3), np.nan, (0, np.inf))
+  for wrong in (*unordered, None, 'ab', '1', (0, None), [[1, 2]], {}):
     with pytest.raises(ValueError, match='a must be a number or'):
       ranges.as_range('a', wrong)
   with pytest.raises(ValueError, match='at least 1'):

@@ -1267,6 +1267,8 @@ def sample(
     raise ValueError(f'min_gap must be in [{4 * _TOUCH}, 1); got {min_gap}.')
   weights = {name: default for name, (_, default, *_) in KINDS.items()}
   if kinds is not None:
+    if not hasattr(kinds, 'get'):
+      raise ValueError(f'kinds must be {{name: weight}}; got {kinds!r}.')
     for name in kinds:
       if name not in KINDS:
         raise ValueError(f'there is no kind {name!r}; there are {", ".join(KINDS)}.')

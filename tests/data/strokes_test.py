@@ -438,6 +438,7 @@ def test_four_devices_draw_what_one_draws():
   [
     (dict(kinds={'circle': 1}), 'there is no kind'),
     (dict(kinds={}), 'weights'),
+    (dict(kinds=('star',)), 'kinds must be {name: weight}'),
     (dict(kinds={'star': -1}), 'weights'),
     (dict(side=0), 'side'),
     (dict(capacity=1), 'capacity'),
