@@ -106,12 +106,17 @@ def _names(folder, part):
     'Eval/list_eval_partition.txt',
     what="CelebA's list of training, validation and test images",
   )
-  test = {row[0] for row in base.rows(lists['testing'], 1)}
-  return [
-    name
-    for name, number, *_ in base.rows(partition, 2)
-    if number == '0' and name not in test
-  ]
+  numbers = {name: number for name, number, *_ in base.rows(partition, 2)}
+  test = [row[0] for row in base.rows(lists['testing'], 1)]
+  strange = [name for name in test if name not in numbers]
+  # A list that is not MAFL's would let test images be learned from.
+  if not test or strange:
+    found = f'names {strange[0]!r}' if strange else 'is empty'
+    raise ValueError(
+      f'{lists["testing"]} must name photographs of {partition}; it {found}.'
+    )
+  test = set(test)
+  return [n for n, number in numbers.items() if number == '0' and n not in test]
 
 
 def _files(folder, images, names):

@@ -26,6 +26,14 @@ def test_the_parts_are_those_of_celeba_and_mafl(folder):
   assert numbers(celeba.aligned(folder, 'test')) == [3, 9]
 
 
+@pytest.mark.parametrize('text', ['', '404: Not Found', '000003.png'])
+@pytest.mark.parametrize('photos', [celeba.aligned, celeba.wild])
+def test_test_images_are_not_learned_from_for_want_of_their_list(folder, photos, text):
+  (folder / 'MAFL/testing.txt').write_text(text)
+  with pytest.raises(ValueError, match='testing.txt must name photographs of .*; it '):
+    photos(folder, 'train')
+
+
 def test_small_faces_are_left_out_in_the_wild(folder):
   # 20 x 12 is exactly 30 % of 40 x 20, 15 x 15 is less.
   assert numbers(celeba.wild(folder, 'train')) == [1, 2, 5]
