@@ -52,6 +52,12 @@ class Photos:
     """Raises ValueError for points, or a scale, that nothing can be judged by."""
     if self.points is not None:
       _check_points(self.points, (len(self.files),), self.files[0])
+      known = np.isfinite(self.points).all(axis=-1)  # [n, M]
+      if self.visible is not None:
+        known |= np.asarray(self.visible) == 0
+      if not known.all():
+        wrong = self.files[int(np.argmin(known.all(axis=1)))]
+        raise ValueError(f'the points of {wrong} must be finite numbers.')
     if self.scale is not None and not (np.asarray(self.scale) > 0).all():
       wrong = self.files[int(np.argmin(np.asarray(self.scale) > 0))]
       raise ValueError(

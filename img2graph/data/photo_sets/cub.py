@@ -29,6 +29,8 @@ from img2graph.data.photo_sets import base
 
 _LISTS = ('train', 'val', 'test')
 _CLASSES = (1, 2, 3)
+# Of each bird in the lists of CMR.
+_FIELDS = ('rel_path', 'class_id', 'train', 'test', 'bbox', 'parts')
 
 
 def aligned(folder, part):
@@ -41,7 +43,7 @@ def aligned(folder, part):
     return base.Photos(files)
   marks = base.need(folder, f'{name}_kp.npy', what="the aligned birds' points")
   try:
-    marks = np.load(marks)
+    marks = np.load(marks).astype(np.float64)
   # Damage shows in many ways, of which most are the reader's own.
   except Exception as error:
     raise ValueError(f'{marks} is not an array of points ({error}).') from None
@@ -82,7 +84,10 @@ def _birds(folder, name):
     what=f"CMR's list {name}_cub_cleaned.mat of CUB",
   )
   birds = base.read_mat(path, 'images', struct_as_record=False, squeeze_me=True)
-  return np.atleast_1d(birds).tolist()
+  birds = np.atleast_1d(birds).tolist()
+  if not all(hasattr(bird, name) for bird in birds for name in _FIELDS):
+    raise ValueError(f"{path}: 'images' must be records of {', '.join(_FIELDS)}.")
+  return birds
 
 
 def _photos(folder, birds, part):

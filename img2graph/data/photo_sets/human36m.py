@@ -22,6 +22,7 @@ from img2graph.data.photo_sets import base
 ACTIVITIES = ('Directions', 'Discussion', 'Posing', 'Waiting', 'Greeting', 'Walking')
 _SUBJECTS = {'train': (1, 5, 6, 7, 8, 9), 'fit': (1, 5, 6, 7, 8, 9), 'test': (11,)}
 _GREY = 127.5
+_JOINTS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,12 @@ class _Frames(base.Photos):
       return {}
     path = self._beside(index, 'Landmarks', '.mat')
     points = base.read_mat(path, 'keypoints_2d')
+    numbers = points.dtype.kind in 'iuf' and np.isfinite(points).all()
+    if points.shape != (_JOINTS, 2) or not numbers:
+      raise ValueError(
+        f'{path}: keypoints_2d must be [{_JOINTS}, 2], finite numbers; got '
+        f'{points.dtype} {points.shape}.'
+      )
     return base.annotation(points * 2 - 1)
 
   def _beside(self, index, folder, suffix):

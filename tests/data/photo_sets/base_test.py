@@ -58,6 +58,17 @@ def test_points_are_pairs_for_each_photograph(shape):
     base.Photos(['a.png', 'b.png'], points=np.zeros(shape))
 
 
+def test_points_that_are_no_numbers_are_told_unless_they_are_hidden():
+  points = np.zeros((2, 3, 2))
+  points[1, 2, 0] = np.nan
+  hidden = np.ones((2, 3))
+  hidden[1, 2] = 0
+  assert len(base.Photos(['a.png', 'b.png'], points=points, visible=hidden)) == 2
+  for visible in (None, np.ones((2, 3))):
+    with pytest.raises(ValueError, match='points of b.png must be finite numbers'):
+      base.Photos(['a.png', 'b.png'], points=points, visible=visible)
+
+
 @pytest.mark.parametrize('shape', [(17, 3), (17,), (1, 17, 2)])
 def test_points_of_one_photograph_are_pairs(shape):
   with pytest.raises(ValueError, match=r'must be \[M, 2\], \(x, y\); got \('):

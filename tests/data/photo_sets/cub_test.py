@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import io
 
 from img2graph.data import images
 from img2graph.data.photo_sets import cub
@@ -100,3 +101,18 @@ def test_a_list_that_is_none_is_told(tmp_path):
   path.write_bytes(b'not a list')
   with pytest.raises(ValueError, match="train_cub_cleaned.mat has no 'images' to read"):
     cub.everything(tmp_path, 'train')
+
+
+def test_a_list_of_other_records_is_told(tmp_path):
+  trees.birds(tmp_path)
+  path = tmp_path / 'CUB_200_2011/cachedir/cub/data/val_cub_cleaned.mat'
+  io.savemat(path, {'images': np.arange(3)})
+  with pytest.raises(ValueError, match="val_cub_cleaned.mat: 'images' must be records"):
+    cub.class_1(tmp_path, 'test')
+
+
+def test_aligned_points_that_are_words_are_told(tmp_path):
+  trees.aligned_birds(tmp_path)
+  np.save(tmp_path / 'test_kp.npy', np.full((2, 15, 3), 'left'))
+  with pytest.raises(ValueError, match='test_kp.npy is not an array of points'):
+    cub.aligned(tmp_path, 'test')

@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy import io
 
 from img2graph.data.photo_sets import human36m
 from tests.data.photo_sets import trees
@@ -39,6 +40,16 @@ def test_joints_are_read_where_they_are_to_be_seen(folder):
   path = folder / 'S11/Landmarks/Posing.54138969/7.mat'
   path.write_bytes(b'nothing')
   with pytest.raises(ValueError, match="7.mat has no 'keypoints_2d' to read"):
+    human36m.with_background(folder, 'test').truth(0)
+
+
+@pytest.mark.parametrize(
+  'joints', [np.zeros((31, 2)), np.zeros((2, 32)), np.full((32, 2), np.nan)]
+)
+def test_joints_that_are_none_are_told(folder, joints):
+  path = folder / 'S11/Landmarks/Posing.54138969/7.mat'
+  io.savemat(path, {'keypoints_2d': joints})
+  with pytest.raises(ValueError, match=r'7.mat: keypoints_2d must be \[32, 2\]'):
     human36m.with_background(folder, 'test').truth(0)
 
 
