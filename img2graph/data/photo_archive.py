@@ -147,10 +147,12 @@ def _rows_of_classes(path, arrays, count, label, classes):
       known = ', '.join(map(str, names)) or 'none with a name'
       raise ValueError(f'{path} has no class {name!r}; it has {known}.')
     numbers.append(names.index(name) if isinstance(name, str) else name)
-  rows = np.flatnonzero(np.isin(_field(path, arrays, label, count), numbers))
-  if not len(rows):
-    raise ValueError(f'{path} has no image of the classes {list(classes)}.')
-  return rows
+  labels = _field(path, arrays, label, count)
+  there = np.isin(numbers, labels).tolist()
+  if not all(there):
+    absent = [name for name, found in zip(classes, there, strict=True) if not found]
+    raise ValueError(f'{path} has no image of the classes {absent}.')
+  return np.flatnonzero(np.isin(labels, numbers))
 
 
 def _truth(path, arrays, count, scale):

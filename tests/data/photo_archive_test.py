@@ -212,6 +212,7 @@ def test_arrays_of_another_kind_are_told(tmp_path, changes, scale, message):
     (dict(classes='cat'), "classes must be several names or numbers; got 'cat'"),
     (dict(classes=1), 'classes must be several names or numbers; got 1'),
     (dict(classes=(7,)), r'no image of the classes \[7\]'),
+    (dict(classes=('cat', 7, 1)), r'no image of the classes \[7\]'),
     (dict(part='fit', scale='label'), "field 'label' must be above 0"),
   ],
 )
