@@ -444,6 +444,8 @@ def draw_groups(labels, *, fraction, seed, name='the key'):
   """
   if not 0 < fraction < 1:
     raise ValueError(f'fraction must be between 0 and 1; got {fraction}.')
+  if seed < 0:
+    raise ValueError(f'the seed of a split must not be negative; got {seed}.')
   groups, member, size = np.unique(labels, return_inverse=True, return_counts=True)
   if len(groups) < 2:
     raise ValueError(f'{name} has {len(groups)} groups; a split needs two.')

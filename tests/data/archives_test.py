@@ -203,6 +203,11 @@ def test_an_impossible_split_is_refused(path, key, fraction, message):
     archives.split(archives.load(path), key, fraction=fraction, seed=0)
 
 
+def test_a_negative_seed_of_a_split_is_named(path):
+  with pytest.raises(ValueError, match='seed of a split must not be negative; got -1'):
+    archives.split(archives.load(path), 'writer', fraction=0.5, seed=-1)
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
