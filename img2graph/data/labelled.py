@@ -79,6 +79,8 @@ def load(name, folder, *, part='train', valid=0.1, test=0.2, seed=0):
   for option, share in (('valid', valid), ('test', test)):
     if not 0 <= share < 1:
       raise ValueError(f'{option} must be a share in [0, 1); got {share}.')
+  if seed < 0:
+    raise ValueError(f'the seed of the parts must not be negative; got {seed}.')
   folder = pathlib.Path(folder).expanduser()
   if not folder.exists():
     raise ValueError(f'there is no {folder}; it should hold {_WHAT[name]}.')
@@ -216,7 +218,11 @@ def _lines(path):
     raise ValueError(
       f'there is no {path}; unpack tiny-imagenet-200.zip, and name its folder.'
     )
-  lines = [line for line in path.read_text().splitlines() if line.strip()]
+  try:
+    text = path.read_text(encoding='utf-8')
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{path} cannot be read ({error}).') from None
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
   if not lines:
     raise ValueError(f'{path} is empty; unpack tiny-imagenet-200.zip again.')
   return lines

@@ -137,6 +137,12 @@ def test_tiny_imagenet_as_published(tiny_imagenet):
   assert abs(test.images.astype(int) - images[[4, 3]]).mean() < 4
 
 
+def test_spaces_behind_the_names_of_tiny_imagenet_do_not_count(tiny_imagenet):
+  folder, _ = tiny_imagenet
+  (folder / 'wnids.txt').write_text('n02 \nn01\t\n')
+  assert labelled.load('tiny_imagenet', folder, valid=0.0).labels.tolist() == [0, 1, 1]
+
+
 def lose_images(folder):
   (folder / 'train/n01/images/n01_0.JPEG').unlink()
   (folder / 'train/n01/images/n01_1.JPEG').unlink()
@@ -144,6 +150,10 @@ def lose_images(folder):
 
 def lose_rows(folder):
   (folder / 'val/val_annotations.txt').write_text('\n')
+
+
+def garble_names(folder):
+  (folder / 'wnids.txt').write_bytes(b'\xff\xfe')
 
 
 def lose_names(folder):
@@ -156,6 +166,7 @@ def lose_names(folder):
     (lose_images, 'train', 'no images .*train/n01/images, a class .* 1 of 2 classes'),
     (lose_rows, 'test', 'val/val_annotations.txt is empty'),
     (lose_names, 'train', 'wnids.txt is empty'),
+    (garble_names, 'train', 'wnids.txt cannot be read'),
   ],
 )
 def test_what_a_tiny_imagenet_lacks_is_named(tiny_imagenet, spoil, part, message):
@@ -327,6 +338,7 @@ def test_what_is_missing_or_damaged_is_named(cifar10, spoil, message):
     (dict(name='mnist'), "got 'mnist'"),
     (dict(part='dev'), "got 'dev'"),
     (dict(valid=1.0), 'valid must be a share'),
+    (dict(seed=-1), 'seed of the parts must not be negative; got -1'),
     (dict(folder='/nowhere'), 'there is no /nowhere; it should hold cifar-10'),
   ],
 )
