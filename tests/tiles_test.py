@@ -279,6 +279,13 @@ def test_what_is_filled_is_as_long_as_half_its_border():
   assert tiles.measure(ink).length == pytest.approx((200 + 50) / 1.13, rel=0.02)
 
 
+def test_a_blot_of_many_lines_is_long():
+  ink = (np.indices((512, 512)).sum(axis=0) % 3 == 0).astype(np.float32)
+  lines = tiles.measure(ink)
+  # Slanted lines of one pixel, one in three.
+  assert lines.length == pytest.approx(512**2 / 3 * 2**0.5, rel=0.3)
+
+
 def test_tiles_are_for_many_lines():
   canvas = 64
   triangle = [(20, 30, 570, 80), (570, 80, 200, 560), (200, 560, 20, 30)]
