@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from img2graph.rendering import renderers
 from img2graph.rendering import templates
@@ -24,7 +25,7 @@ def _apply(renderer, weight=WEIGHT, *, progress=1.0, train=False, seed=0, theta=
   return compiled.apply(renderer, variables, *inputs, rngs=rngs, **options)
 
 
-def _strongest(count, half_width=1.25):
+def _strongest(count, half_width=1.25, compose='soft_or'):
   """The drawing of the strongest edges of each image alone, chosen by numpy."""
   index = np.argsort(-WEIGHT, axis=1)[:, :count]
   rows = np.arange(2)[:, None]
@@ -34,7 +35,7 @@ def _strongest(count, half_width=1.25):
     0.999 * WEIGHT[rows, index],
     thickness=half_width * 2 / 32,
     profile='antialias',
-    compose='soft_or',
+    compose=compose,
     softness=2.5,
     **SIZE,
   )
@@ -46,6 +47,13 @@ def test_the_strongest_edges_are_drawn_and_no_others():
     np.testing.assert_allclose(actual, _strongest(count), atol=1e-5)
   more = _apply(renderers.SegmentRenderer(max_edges=50))
   np.testing.assert_allclose(more, _strongest(6), atol=1e-5)
+
+
+@pytest.mark.parametrize('compose', ['max', 'sum'])
+def test_edges_that_overlap_add_up_as_asked_for(compose):
+  actual = _apply(renderers.SegmentRenderer(max_edges=6, compose=compose))
+  np.testing.assert_allclose(actual, _strongest(6, compose=compose), atol=1e-5)
+  assert np.abs(actual - _strongest(6)).max() > 0.05
 
 
 def test_the_learned_width_is_that_of_the_line():
