@@ -142,3 +142,18 @@ def test_a_limited_network_cannot_amplify():
   )
   assert jnp.ptp(amplified) > 2 * jnp.ptp(drawing)
   assert 0 < jnp.ptp(kept) <= jnp.ptp(drawing)
+
+
+def test_a_limited_network_amplifies_no_negative_values_either():
+  drawing = 0.1 * _drawing(5)
+  model = refinement.RefinementNet(features=1, limited=True)
+  variables = jax.tree.map(np.zeros_like, compiled.init(model, drawing))
+  params = variables['params']
+  # The drawing is turned over, and slopes are what training might have made of them.
+  for layer, tap in enumerate((-1, 1, 1)):
+    params[f'conv{layer}']['kernel'][1, 1] = tap
+  for slope, expected in ((0.5, -drawing / 4), (5.0, -drawing), (-5.0, drawing)):
+    for layer in range(2):
+      params[f'prelu{layer}']['negative_slope'] = np.float32(slope)
+    found = compiled.apply(model, variables, drawing)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
