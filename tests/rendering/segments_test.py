@@ -290,6 +290,8 @@ def test_full_weights_under_soft_or_have_the_gradient_of_the_other_factors():
   grad = jax.jit(jax.grad(ink))
   np.testing.assert_array_equal(grad(jnp.array([1.0, 0.5, 0.25])), [0.375, 0, 0])
   np.testing.assert_array_equal(grad(jnp.array([1.0, 1.0, 0.25])), [0, 0, 0])
+  # A weight above 1 makes a negative factor, which is not the one nearest to 0.
+  np.testing.assert_array_equal(grad(jnp.array([2.0, 1.0, 0.25])), [0, -0.75, 0])
   np.testing.assert_allclose(
     grad(jnp.array([0.5, 0.5, 0.25])), [0.375, 0.375, 0.25], rtol=1e-6
   )
