@@ -120,6 +120,29 @@ def test_equals_the_distance_field_of_the_same_line():
   assert np.abs(image - expected).mean() < 0.005
 
 
+@pytest.mark.parametrize('fill', [0.25, 0.5])
+@pytest.mark.parametrize('height, width', [(48, 48), (24, 96)])
+def test_lines_are_as_wide_as_asked_for_whatever_the_template_and_image(
+  fill, height, width
+):
+  ends = jnp.array([[[0.9, 0.0]]]), jnp.array([[[0.0, 0.9]]])
+  for start in ends:
+    image = rendering.draw_templates(
+      rendering.line_template(64, half_width=32 * fill, softness=8),
+      -start,
+      start,
+      jnp.ones(1),
+      height=height,
+      width=width,
+      half_width=8,
+      fill=fill,
+    )
+    # A pixel is the geometric mean of its sides, 1 / 24 in coordinates.
+    lie = int(start[0, 0, 0] == 0)
+    across = image[0].sum(lie)[(height, width)[1 - lie] // 2]
+    np.testing.assert_allclose(across * 2 / (height, width)[lie], 16 / 24, rtol=0.01)
+
+
 def test_copies_are_weighted_and_added():
   start, end, weight = random_edges(3, 2, 4)
   image = draw(start, end, weight)
@@ -176,6 +199,24 @@ def test_awkward_edges_are_short_lines_with_finite_gradients():
   # A pixel long, as wide as any line, and cut softly.
   image = draw(start, end, jnp.array([1.0, 0, 0, 0]))
   np.testing.assert_allclose(image.sum(), 3, rtol=0.05)
+
+
+def test_an_edge_shorter_than_a_pixel_moves_but_does_not_turn():
+  start = np.array([[[0.05, 0.02]]], np.float32)
+  cotangent = np.random.default_rng(6).normal(size=(1, 24, 24))
+
+  @jax.jit
+  def slopes(start, end):
+    def ink(start, end):
+      return (cotangent * draw(start, end, jnp.ones(1))).sum()
+
+    return jax.grad(ink, argnums=(0, 1))(start, end)
+
+  for offset in ((0, 0), (1e-6, 2e-6), (0.02, 0.01)):
+    by_start, by_end = slopes(start, start + np.array(offset, np.float32))
+    # Neither end pulls it longer or round, where slopes would grow like 1 / length.
+    np.testing.assert_allclose(by_start, by_end, rtol=1e-3, atol=1e-3)
+    assert np.abs(by_start).max() > 1
 
 
 def test_no_edges_give_an_empty_image():
