@@ -99,6 +99,26 @@ def test_one_edge_cut_in_two_is_two_wrong_and_one_missed():
   assert scores['exact'] == 0
 
 
+def test_a_graph_with_a_node_too_many_is_not_exact():
+  more = np.concatenate([SQUARE, [[0.0, 0.9]]])
+  for true, pred in ((SQUARE, more), (more, SQUARE)):
+    at = metrics.score_graphs([(true, RING)], [(pred, RING)])['at']['0.05']
+    assert at['edge_strict']['micro']['f1'] == 1
+    assert at['exact'] == 0
+
+
+@pytest.mark.parametrize('apart, right', [(0.1, 1), (0.1 + 1e-6, 0)])
+def test_a_second_node_stands_for_the_true_one_up_to_the_threshold(apart, right):
+  # Node 2 is left over by the matching, and 0.1 is 5 % of the side. Rounding, which is
+  # another one in each place, does not matter.
+  for x in np.linspace(-0.7, 0.5, 13):
+    true = [[x, 0.1], [0.9, 0.1]], [[0, 1]]
+    pred = [[x, 0.1], [0.9, 0.1], [x + apart, 0.1]], [[1, 2]]
+    counts = metrics.score_graph(true, pred, thresholds=[0.05])['at']['0.05']
+    assert counts['edge_strict'] == (0, 1, 0, 1)
+    assert counts['edge_lenient'] == (right, 1, right, 1)
+
+
 def test_a_true_graph_scores_one_and_nothing_scores_zero():
   perfect = metrics.score_graphs([(SQUARE, RING)], [(SQUARE, RING)])['at']
   nothing = metrics.score_graphs([(SQUARE, RING)], [([], [])])['at']
