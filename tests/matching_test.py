@@ -34,11 +34,12 @@ def test_matching_equals_enumeration_of_all_matchings(seed):
   np.testing.assert_allclose(cost.sum(), total, atol=1e-12)
 
 
-def test_a_further_pair_is_worth_more_than_a_closer_one():
+@pytest.mark.parametrize('unit', [0.01, 1, 1000])
+def test_a_further_pair_is_worth_more_than_a_closer_one(unit):
   # Nearest first would pair pred 0 with true 1 and leave the others over.
-  true_nodes = np.array([[0.0, 0.0], [1.0, 0.0]])
-  pred_nodes = np.array([[0.95, 0.0], [1.9, 0.0]])
-  assign = matching.match_nodes(true_nodes, pred_nodes, max_distance=1.0)
+  true_nodes = unit * np.array([[0.0, 0.0], [1.0, 0.0]])
+  pred_nodes = unit * np.array([[0.95, 0.0], [1.9, 0.0]])
+  assign = matching.match_nodes(true_nodes, pred_nodes, max_distance=unit)
   np.testing.assert_array_equal(assign, [0, 1])
 
 
