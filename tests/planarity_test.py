@@ -65,6 +65,14 @@ def test_parts_inherit_the_probability_and_absent_edges_do_not_cross():
   assert (np.asarray(found.edge_prob)[:, 4] == 0).all()
 
 
+def test_where_edges_lie_on_each_other_the_more_probable_counts():
+  nodes = np.float32([[-1, 0], [0, 0.01], [1, 0]])
+  edges = np.array([[0, 1], [1, 2], [0, 2]])
+  graph = graphs.from_lists(nodes, edges, edge_prob=np.float32([0.9, 0.6, 0.7]))
+  found = planarity.planarize(graph)
+  np.testing.assert_allclose(found.edge_prob[1], [0.9, 0, 0.7])
+
+
 @hypothesis.given(st.integers(0, 10_000))
 def test_no_edges_cross_away_from_nodes(seed):
   rng = np.random.default_rng(seed)
