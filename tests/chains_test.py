@@ -41,9 +41,10 @@ def test_what_was_dropped_before_stays_within_the_tolerance_too():
     rng = np.random.default_rng(seed)
     points = np.stack([np.linspace(-0.9, 0.9, 12), rng.uniform(-0.2, 0.2, 12)], axis=1)
     tolerance = rng.uniform(0.02, 0.3)
-    simple = chains.simplify(chain(points), tolerance, most_turn=180)
-    nodes, edges = graphs.to_lists(simple, 0)
-    assert away(points, nodes.astype(float), edges) <= tolerance + 1e-6
+    for way in (points, points[::-1]):  # Numbered from either end.
+      simple = chains.simplify(chain(way), tolerance, most_turn=180)
+      nodes, edges = graphs.to_lists(simple, 0)
+      assert away(points, nodes.astype(float), edges) <= tolerance + 1e-6
 
 
 def test_the_number_of_nodes_of_a_curve_falls_with_the_tolerance():
