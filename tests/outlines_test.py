@@ -132,6 +132,22 @@ def test_corners_are_where_the_sides_meet():
   assert corners(near) == expected(inside)
 
 
+def test_faint_ink_and_ink_at_the_ends_of_a_side_move_no_corner():
+  inside, square = 0.93 * turned(SQUARE), turned(SQUARE)
+  ink, weight = along(square)
+  # A trace of another line along all sides, a bit larger; and corners cut short.
+  middle = square.mean(axis=0)
+  faint = middle + 1.08 * (ink - middle)
+  sides = np.roll(square, -1, axis=0) - square
+  t = np.linspace(0, 0.05, 10)[:, None, None]
+  ends = np.concatenate([square + t * sides, square + (1 - t) * sides]).reshape(-1, 2)
+  cut = middle + 0.86 * (ends - middle)
+  points = np.concatenate([ink, faint, cut])
+  weight = np.concatenate([weight, np.full(len(faint), 1e-6), np.ones(len(cut))])
+  fitted = outlines.fit_corners(make(inside, ROUND), points, weight)
+  assert corners(fitted) == expected(SQUARE, turned)
+
+
 def test_corners_of_what_is_no_single_ring_stay():
   graph = make([*SQUARE, (0, -0.9)], [*ROUND, (0, 4)])
   assert outlines.fit_corners(graph, *along(turned(SQUARE))) is graph
@@ -163,7 +179,12 @@ def test_what_is_nearly_a_rectangle_becomes_one():
 
 @pytest.mark.parametrize(
   'nodes',
-  [SQUARE[:3], [(-0.5, -0.5), (0.1, -0.5), (0.9, 0.5), (-0.1, 0.5)]],
+  [
+    SQUARE[:3],
+    [(-0.5, -0.5), (0.1, -0.5), (0.9, 0.5), (-0.1, 0.5)],
+    # Turns by 77, 77, 77 and 129 degrees.
+    [(-0.5, -0.5), (0.5, -0.5), (0.68, 0.28), (0.29, 0.47)],
+  ],
 )
 def test_other_outlines_stay_as_they_are(nodes):
   n = len(nodes)
