@@ -127,6 +127,9 @@ def test_an_edge_follows_its_ink_as_closely_as_is_asked():
     off = np.abs(np.linalg.norm(middles, axis=1) - 0.6)
     assert off.max() < tolerance + 0.01
   assert counts[0] > counts[1] >= counts[2]
+  # Edges need not follow their ink as closely as bends are kept.
+  stiff = decoding.decode(graph, ink, tolerance=0.024, follow_tolerance=0.06)
+  assert stiff.capacity == len(few) < counts[0]
   # Another line beside it does not bend an edge.
   both = draw([(-0.7, 0), (0.7, 0), (-0.7, 0.055), (0.7, 0.055)], [(0, 1), (2, 3)])
   one = believe([(-0.7, 0), (0.7, 0)], {(0, 1): 0.9})
@@ -165,6 +168,17 @@ def test_a_cycle_that_encloses_no_paper_is_opened_at_its_longest_edge():
     graph = believe(nodes, {pair: 0.9 for pair in edges})
     opened = decoding.open_filled_cycles(graph, draw(nodes, edges, half_width=3))
     assert found(opened) == expected(nodes, kept)
+
+
+@pytest.mark.parametrize('side', [128, 256, 512])
+def test_whether_a_small_cycle_is_filled_does_not_depend_on_the_pixels(side):
+  angle = np.deg2rad([90, 210, 330])
+  edges = [(0, 1), (1, 2), (0, 2)]
+  for radius, kept in ((0.065, 2), (0.09, 3)):
+    nodes = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    graph = believe(nodes, {pair: 0.9 for pair in edges})
+    drawing = draw(nodes, edges, side=side, half_width=1.2 * side / 128)
+    assert len(found(decoding.open_filled_cycles(graph, drawing))) == kept
 
 
 def test_a_filled_quadrangle_is_opened_too():
