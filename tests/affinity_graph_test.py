@@ -85,7 +85,7 @@ def test_linked_images_lie_near_each_other():
   group = np.arange(10) // 5
   affinity = np.where(group[:, None] == group, -1.0, -50.0)
   document = affinity_graph.build(
-    affinity, files=[f'{i}.png' for i in range(10)], threshold=-10
+    affinity, files=[f'{i}.png' for i in range(10)], threshold=-1
   )
   assert len(document.edges) == 20
   assert (document.edge_affinity == -1).all()
