@@ -78,6 +78,19 @@ def test_adam_takes_the_textbook_step():
   np.testing.assert_allclose(found['w'], [[-0.2, 0.2]], rtol=1e-5)
 
 
+def test_adams_decays_and_floor_are_those_asked_for():
+  tx, _ = optim.build(
+    name='adam', lr=1.0, train_steps=9, schedule='constant', b1=0.5, b2=0.75, eps=0.5
+  )
+  params = {'w': jnp.zeros(1)}
+  state = tx.init(params)
+  first, state = tx.update({'w': jnp.ones(1)}, state, params)
+  second, _ = tx.update({'w': jnp.full(1, -3.0)}, state, params)
+  # Means 1 and 1; then (1 / 4 - 3 / 2) / (3 / 4) and (3 / 16 + 9 / 4) / (7 / 16).
+  np.testing.assert_allclose(first['w'], -1 / 1.5, rtol=1e-5)
+  np.testing.assert_allclose(second['w'], 5 / 3 / (np.sqrt(39 / 7) + 0.5), rtol=1e-5)
+
+
 def test_decoupled_weight_decay_spares_vectors():
   options = dict(lr=0.1, train_steps=9, schedule='constant', weight_decay=0.5)
   params = {'kernel': jnp.full((2, 2), 4.0), 'bias': jnp.full((2,), 4.0)}
