@@ -101,6 +101,22 @@ def test_the_first_step_that_is_not_finite_is_remembered():
   assert found == [-1, -1, 3, 3]
 
 
+def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_still_is():
+  method, state, _, batch = build()
+
+  def loss(variables, batch, key, step):
+    # The root of 0 has an infinite slope.
+    root = jnp.sqrt(jnp.square(variables['params']['decoder']['bias']).sum())
+    return root, {'metrics': {}}
+
+  flat = state.params | {'decoder': {'bias': jnp.zeros(2)}}
+  state = dataclasses.replace(state, params=flat)
+  found, metrics = step(dataclasses.replace(method, loss=loss))(
+    state, batch, jax.random.key(5)
+  )
+  assert metrics['loss'] == 0 and found.nonfinite_step == 1
+
+
 def test_the_average_of_parameters_follows_its_recurrence():
   _, state, step_fn, batch = build(ema=0.2)
   expected = state.params
@@ -166,6 +182,25 @@ def test_a_batch_is_completed_anew_in_every_step_and_on_any_number_of_devices():
   later = dataclasses.replace(state, step=state.step + 1)
   other = jitted(jax.device_put(later, replicated), jax.random.key(1), images)
   assert abs(float(other[1]['loss']) - losses[0]) > 1e-5
+
+
+def test_completing_a_batch_and_the_loss_have_keys_of_their_own():
+  _, state, _, batch = build()
+  key = jax.random.key(1)
+  drawn = []
+
+  def complete(key, batch):
+    drawn.append(key)
+    return batch
+
+  def step_fn(state, batch, key):
+    drawn.append(jax.random.fold_in(key, state.step))  # As `train_step` does.
+    return state, {}
+
+  step = steps.completing_step(step_fn, complete=complete, sharding=None)
+  step(state, key, batch)
+  of_batch, of_loss = map(jax.random.key_data, drawn)
+  assert (of_batch != of_loss).any()
 
 
 def test_what_needs_no_completion_is_left_as_it_is():
