@@ -219,6 +219,47 @@ def test_what_one_tile_tells_apart_stays_two():
   assert_same(found, [[172, 99], [172, 106.5], *far], edges, 1e-6)
 
 
+@pytest.mark.parametrize('order', [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4]])
+def test_of_two_nodes_near_one_of_another_tile_the_nearer_is_the_same(order):
+  plan = tiles.plan(200, 350, 200)
+  nodes = [[172, 99], [172, 106], [100, 30], [100, 170], [250, 170]]
+  edges = np.array([[0, 1], [0, 2], [1, 3], [1, 4]])
+  left = tiles.Piece(
+    np.array(nodes)[np.argsort(order)], np.ones(5), np.array(order)[edges], np.ones(4)
+  )
+  # The right tile sees the second, a bit above, and not the first.
+  seen = np.array([[172, 104.5], *nodes[3:]])
+  right = tiles.Piece(seen, np.ones(3), np.array([[0, 1], [0, 2]]), np.ones(2))
+  found = stitch([left, right], plan, 200, (200, 350))
+  assert_same(found, nodes, edges, 1e-6)
+
+
+def test_a_line_is_as_probable_as_where_it_is_least_probable():
+  plan = tiles.plan(200, 350, 200)
+  pieces = [
+    piece._replace(edge_prob=np.full(1, prob))
+    for piece, prob in zip(
+      pieces_of([[20, 100], [330, 100]], [[0, 1]], plan), (0.9, 0.6), strict=True
+    )
+  ]
+  found = stitch(pieces, plan, 200, (200, 350))
+  assert_same(found, [[20, 100], [330, 100]], [[0, 1]], 1e-6)
+  np.testing.assert_allclose(found.edge_prob, [0.6])
+
+
+def test_a_node_lies_where_the_tile_that_sees_most_around_it_has_it():
+  plan = tiles.plan(200, 350, 200)  # Cells meet at 175.
+  far = [[100, 30], [250, 170]]
+  edges = np.array([[0, 1], [0, 2]])
+  for places, best in (([[166, 99], [168, 100]], 0), ([[182, 99], [184, 100]], 1)):
+    pieces = [
+      tiles.Piece(np.array([place, *far]), np.ones(3), edges, np.ones(2))
+      for place in places
+    ]
+    found = stitch(pieces, plan, 200, (200, 350))
+    assert_same(found, [places[best], *far], edges, 1e-6)
+
+
 def test_nothing_lies_beyond_the_image():
   plan = tiles.plan(100, 300, 120)
   outside = tiles.Piece(
