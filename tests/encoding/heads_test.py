@@ -1,8 +1,10 @@
 """Tests of img2graph/encoding/heads.py."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from img2graph.encoding import backbones
 from img2graph.encoding import heads
@@ -35,6 +37,23 @@ def test_nodes_are_some_of_all_proposals():
   for b in range(2):
     np.testing.assert_array_equal(nodes.positions[b, 0], positions[b, best[b]])
     np.testing.assert_allclose(nodes.prob[b, 0], jax.nn.sigmoid(logits[b, best[b]]))
+
+
+def test_of_proposals_nearer_than_so_many_pixels_one_is_a_node():
+  # In pixels of the image, along x: the second is 4.9 from the first, the third 5.1.
+  positions = np.array([[[0, 0], [4.9, 0], [-5.1, 0]]], np.float32) / 16
+
+  class Told(nn.Module):
+    def __call__(self, images):
+      return jnp.array([[3.0, 2.0, 1.0]]), jnp.asarray(positions), None
+
+  head = heads.ProposalNodes(net=Told(), capacity=3, min_distance=5.0)
+  image = np.zeros((1, 32, 32, 1), np.float32)
+  nodes = head.apply({}, image, progress=1.0, train=False)
+  np.testing.assert_allclose(nodes.positions[0, :2], positions[0, [0, 2]])
+  # There is no third node, whatever stands in its place.
+  expected = [1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(-1.0)), 0]
+  np.testing.assert_allclose(nodes.prob[0], expected, rtol=1e-6)
 
 
 def test_noise_explores_early_and_falls_silent():
@@ -114,3 +133,33 @@ def test_roi_edges_pass_gradients_to_positions_only_when_asked():
     gradient = compiled.grad(total, jnp.asarray(start))
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient).max() > 0) == learn
+
+
+class _Ink(nn.Module):
+  """In place of a classifier: the mean of each patch."""
+
+  def __call__(self, patches, *, train):
+    mean = patches.mean((2, 3, 4))
+    return mean, mean
+
+
+@pytest.mark.parametrize(
+  'options, expected',
+  [
+    # A dot in the middle of a square of 8 x 8 pixels of ink: boxes of 8, 8, 16 and 12.
+    (dict(margin=0.0, min_size=8.0, size=4), 1),
+    (dict(margin=4.0, min_size=0.0, size=4), 1),
+    (dict(margin=0.0, min_size=16.0, size=8), 1 / 4),
+    (dict(margin=6.0, min_size=8.0, size=6), 4 / 9),
+    # The middle two of three bins of 16 / 3 pixels see some of it; their middle all.
+    (dict(margin=0.0, min_size=16.0, size=3, mode='max'), 1),
+    (dict(margin=0.0, min_size=16.0, size=3, samples=1), 1 / 9),
+  ],
+)
+def test_boxes_and_patches_of_roi_edges_are_as_asked_for(options, expected):
+  image = np.zeros((1, 32, 32, 1), np.float32)
+  image[:, 12:20, 12:20] = 1
+  middle = np.zeros((1, 1, 2), np.float32)
+  head = heads.RoiEdges(classifier=_Ink(), **options)
+  found = compiled.apply(head, {}, image, middle, middle, train=False)
+  np.testing.assert_allclose(found, [[expected]], rtol=1e-5)
