@@ -80,3 +80,34 @@ def test_the_drawing_is_one_of_pixels_in_their_places():
     proposals.ProposalNet(width=8).init_with_output(jax.random.key(0), image)[0][2]
     is None
   )
+
+
+def test_a_proposal_lies_as_far_from_its_cell_as_it_says_within_the_range():
+  net = proposals.ProposalNet(
+    width=8, blocks=1, cell=4, offset_range=1.5, initial_bias=0.7
+  )
+  image = np.zeros((1, 12, 12, 1), np.float32)
+  variables = compiled.init(net, image)
+  head = variables['params']['head']
+  bias = np.array([0.3, np.arctanh(0.5), -20], np.float32)
+  head = {'kernel': np.zeros_like(head['kernel']), 'bias': bias}
+  variables = {'params': variables['params'] | {'head': head}}
+  logits, positions, _ = compiled.apply(net, variables, image)
+  np.testing.assert_allclose(logits, np.full((1, 9), 1.0), rtol=1e-6)
+  # Cells are 2/3 wide, row by row; 3/4 of one to the right and one and a half up.
+  centres = np.array([-2, 0, 2]) / 3
+  x, y = np.meshgrid(centres + 0.5, centres - 1)
+  expected = np.stack([x.ravel(), y.ravel()], axis=-1)
+  np.testing.assert_allclose(positions[0], expected, atol=1e-6)
+
+
+def test_a_proposal_sees_what_is_near_its_cell():
+  net = proposals.ProposalNet(width=8, blocks=1, cell=4)
+  blank = np.zeros((1, 32, 32, 1), np.float32)
+  marked = blank.copy()
+  marked[0, 5, 22] = 1  # In the second row of cells and the sixth column.
+  variables = compiled.init(net, blank + 0.5)
+  before, after = (compiled.apply(net, variables, x)[0] for x in (blank, marked))
+  rows, columns = np.nonzero((before != after).reshape(8, 8))
+  assert (rows.min(), rows.max()) == (0, 3)
+  assert (columns.min(), columns.max()) == (3, 7)
