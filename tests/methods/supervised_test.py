@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,6 +12,10 @@ from configs import image_graph_image
 from img2graph import data
 from img2graph import graph as graphs
 from img2graph import methods
+from img2graph.encoding import encoder
+from img2graph.encoding import heads
+from img2graph.methods import base
+from img2graph.methods import supervised
 from img2graph.training import optim
 from img2graph.training import state as states
 from img2graph.training import step as steps
@@ -53,6 +58,61 @@ def test_proposals_learn_from_true_graphs():
   for _ in range(50):
     params, opt_state, (last, terms) = step(params, opt_state)
   assert last < 0.2 * first
+
+
+class _Told:
+  """A model that says of any image what it is told."""
+
+  def __init__(self, encoded):
+    self._encoded = encoded
+
+  def apply(self, *args, **options):
+    return self._encoded, {}
+
+
+@pytest.mark.parametrize(
+  'options, distance',
+  [
+    # Within the radius the most probable is taken, however near the others are.
+    (dict(matching='near'), 0.09),
+    (dict(matching='hungarian', distance_weight=1.0), 0.09),
+    (dict(matching='hungarian', distance_weight=100.0), 0.02),
+  ],
+)
+def test_the_loss_of_proposals_is_the_weighted_sum_of_its_parts_by_hand(
+  options, distance
+):
+  # The first two proposals stand for one node, the third for the other.
+  positions = jnp.array([[[-0.5, 0.02], [-0.5, 0.09], [0.5, 0.0]]])
+  logits = jnp.array([[-2.0, 2.0, 9.0]])
+  chosen = positions[:, 1:]
+  links = jnp.array([[3.0]])
+  nodes = heads.NodeSet(
+    chosen,
+    jnp.ones((1, 2)),
+    drawing=jnp.zeros((1, 8, 8)),
+    proposals=(logits, positions),
+  )
+  encoded = encoder.Encoded(nodes, jax.nn.sigmoid(links), None, links)
+  graph = graphs.from_lists(np.array([[-0.5, 0.0], [0.5, 0.0]]), np.array([[0, 1]]))
+  graph = jax.tree.map(lambda x: jnp.asarray(x)[None], graph)
+  target = base.Target(jnp.ones((1, 8, 8, 1)), jnp.ones(1), graph)
+  loss_fn = supervised.LOSSES['proposals'](
+    node=2.0, position=30.0, edge=5.0, radius=0.1, drawing_weight=7.0, **options
+  )
+
+  @jax.jit
+  def loss(encoded):
+    return loss_fn(_Told(encoded), {}, None, target, jax.random.key(0), 0.0)
+
+  value, aux = loss(encoded)
+  # What is near a node and not its proposal is left alone.
+  wrong = {0.02: 2.0, 0.09: -2.0}[distance]
+  exists = (np.log1p(np.exp(wrong)) + np.log1p(np.exp(-9))) / 2
+  linked = np.log1p(np.exp(-3))
+  expected = 2 * exists + 30 * distance / 2 + 5 * linked + 7 * np.log(2)
+  assert aux['metrics']['position_error'] == pytest.approx(distance / 2, rel=1e-4)
+  assert value == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_baseline_learns_nodes_at_first_and_then_edges_alone():
