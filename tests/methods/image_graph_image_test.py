@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ from configs import line_drawings
 from configs import simple_shapes
 from img2graph import data
 from img2graph import methods
+from img2graph.encoding import encoder
+from img2graph.encoding import heads
 from img2graph.methods import base
 from img2graph.methods import image_graph_image
 from launch import cells
@@ -288,3 +291,60 @@ def test_the_weight_of_a_similarity_is_that_of_the_error_alone(measure):
 
   assert error('coarse', 3.0) == pytest.approx(3 * error('coarse', 1.0), rel=1e-5)
   assert error('refined', 1.0) > error('coarse', 1.0) + 0.05
+
+
+# Of the graph below: a quarter of an edge, half a side long, and nodes of 1.7 in all.
+COSTS = dict(length_cost=1.0, edge_cost=10.0, node_cost=100.0, cost_ramp=(0.2, 0.6))
+COST = 0.25 * (0.5 + 10) + 170
+
+
+def _encoded(batch, **parts):
+  """Three nodes in each image, of which the first two may have an edge."""
+  positions = jnp.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]).repeat(batch, axis=0)
+  prob = jnp.array([[1.0, 0.5, 0.2]]).repeat(batch, axis=0)
+  links = jnp.array([[0.5, 0.0, 0.0]]).repeat(batch, axis=0)
+  return encoder.Encoded(heads.NodeSet(positions, prob, **parts), links)
+
+
+def test_our_loss_is_the_weighted_sum_of_its_parts_by_hand():
+  # All ink, of which nothing is drawn; our own drawing has logits of 0 everywhere.
+  target = base.Target(jnp.ones((2, 8, 8, 1)), jnp.ones(2))
+  loss_fn = image_graph_image.LOSSES['pyramid'](
+    weight=2.0, scales=2, drawing_weight=3.0, **COSTS
+  )
+  encoded = _encoded(2, drawing=jnp.zeros((2, 8, 8)))
+  for progress, share in ((0.2, 0), (0.4, 0.5), (0.9, 1)):
+    value, metrics = loss_fn(encoded, None, 0 * target.image, target, progress)
+    expected = {'error': 2.0, 'cost': share * COST, 'drawing': np.log(2)}
+    assert metrics == pytest.approx(expected, rel=1e-5)
+    assert value == pytest.approx(2 + share * COST + 3 * np.log(2), rel=1e-5)
+
+
+def test_the_papers_loss_is_the_weighted_sum_of_its_parts_by_hand():
+  # The first image is drawn as it is, the second is not drawn at all.
+  images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+  target = base.Target(jnp.asarray(images), None)
+  drawing = images * np.array([1, 0], np.float32)[:, None, None, None]
+  # Only in the second, the worse of the two, do both maps lie on each other: by 1.
+  maps = np.ones((2, 4, 4, 2), np.float32) * np.array([0.5, 1])[:, None, None, None]
+  loss_fn = image_graph_image.LOSSES['similarity'](
+    measure='ssim', on='coarse', overlap_weight=4.0, **COSTS
+  )
+  encoded = _encoded(2, attention=jnp.asarray(maps, jnp.float32))
+  value, metrics = loss_fn(encoded, drawing, None, target, 0.4)
+  assert metrics['overlap'] == pytest.approx(0.5)
+  assert metrics['cost'] == pytest.approx(COST / 2, rel=1e-5)
+  assert 0.4 < metrics['error'] < 0.6
+  assert value == pytest.approx(float(metrics['error']) + 2 + COST / 2, rel=1e-5)
+
+
+def test_losses_are_told_how_far_training_is(monkeypatch):
+  config, _, variables, batch = _recipe('smoke')
+
+  def progress_alone():
+    return lambda encoded, coarse, refined, target, progress: (progress, {})
+
+  monkeypatch.setitem(image_graph_image.LOSSES, 'progress', progress_alone)
+  method = _build(config, loss={'kind': 'progress'})
+  told = jax.jit(lambda step: method.loss(variables, batch, jax.random.key(0), step)[0])
+  assert told(25) == pytest.approx(0.25)
