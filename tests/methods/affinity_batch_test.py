@@ -17,6 +17,7 @@ from img2graph import class_evaluation
 from img2graph import methods
 from img2graph import weights
 from img2graph.losses import affinity
+from img2graph.methods import affinity_batch
 from img2graph.training import errors
 from img2graph.training import logging
 from img2graph.training import loop
@@ -92,6 +93,38 @@ def test_a_weight_of_zero_tells_the_mass_and_changes_nothing(batch, variables):
   _, moved = grads(build())
   differ = jax.tree.map(lambda a, b: abs(a - b).max(), moved, alone)
   assert max(jax.tree.leaves(differ)) > 1e-3
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'metric': 'product'},
+    {'diagonal': True},
+    {'form': 'l2'},
+    {'gamma': 4.0},
+    {'mass': 'row'},
+  ],
+  ids=lambda changes: next(iter(changes)),
+)
+def test_every_option_of_the_affinity_counts(changes):
+  features = np.float32(np.random.default_rng(0).normal(size=(7, 3)))
+  labels = jnp.array([0, 1, 0, 2, 1, 0, 3])
+
+  def found(**options):
+    loss = affinity_batch._build_affinity(dict(weight=3.0, **options))
+    return jax.jit(loss)(features, labels)
+
+  value, metrics = found(**changes)
+  options = dict(form='focal', gamma=2.0, mass='matrix') | changes
+  distance = options.pop('metric', 'distance') == 'distance'
+  include = options.pop('diagonal', False) or affinity.without_self(7)
+  matrix = affinity.distance_affinity if distance else affinity.product_affinity
+  expected, mass = affinity.affinity_loss(
+    matrix(features), affinity.same_class(labels), include=include, **options
+  )
+  np.testing.assert_allclose(value, 3 * expected, rtol=1e-5)
+  np.testing.assert_allclose(metrics['target_mass'], mass, rtol=1e-5)
+  assert abs(value - found()[0]) > 1e-3
 
 
 @pytest.mark.parametrize(
