@@ -1,5 +1,6 @@
 """Tests of img2graph/fitting.py."""
 
+import dataclasses
 import functools
 
 import jax
@@ -81,14 +82,44 @@ def test_the_fit_never_gets_worse():
     assert _fit_error(fitted, target) <= 1.05 * _fit_error(start, target) + 1e-3
 
 
-def test_a_fit_that_went_astray_is_undone():
+def test_a_fit_that_went_astray_is_undone_and_no_other_of_its_batch():
   start = _graph(TRIANGLE, SIDES, [0.9] * 3)
-  # Steps as long as the image throw every node off its ink.
+  doubtful = _graph(TRIANGLE, SIDES, [0.51] * 3)
+  target = _drawing(TRIANGLE, SIDES)
+  # Steps as long as the image throw every node off its ink; on blank paper, of the
+  # second image, edges that are hardly probable vanish.
   fitted = fitting.fit_graph(
-    start, _drawing(TRIANGLE, SIDES), num_steps=2, max_edges=6, position_rate=2.0
+    jax.tree.map(lambda *x: jnp.concatenate(x), start, doubtful),
+    np.concatenate([target, 0 * target]),
+    num_steps=2,
+    max_edges=6,
+    position_rate=2.0,
   )
-  np.testing.assert_array_equal(fitted.nodes, start.nodes)
-  np.testing.assert_array_equal(fitted.edge_prob, start.edge_prob)
+  np.testing.assert_array_equal(fitted.nodes[:1], start.nodes)
+  np.testing.assert_array_equal(fitted.edge_prob[:1], start.edge_prob)
+  assert (fitted.edge_prob[1] < 0.5).all()
+
+
+def test_an_edge_is_drawn_as_far_as_it_and_both_its_nodes_exist():
+  start = _graph(TRIANGLE, SIDES[:1], [0.9])
+  start = dataclasses.replace(start, node_prob=jnp.array([[0.9, 0.8, 0.1, 0.1]]))
+  # Nothing moves, and nothing is made sharper.
+  rates = dict(position_rate=0.0, edge_rate=0.0, width_rate=0.0, sharpness=1.0)
+  target = _drawing(TRIANGLE, SIDES[:1])
+  fitted = fitting.fit_graph(start, target, num_steps=1, **rates)
+  np.testing.assert_allclose(fitted.edge_prob[0, 0, 1], 0.9 * 0.9 * 0.8, rtol=2e-3)
+  np.testing.assert_allclose(fitted.node_prob[0, :2], 0.9 * 0.9 * 0.8, rtol=2e-3)
+
+
+def test_nodes_come_to_lie_in_the_image():
+  # Too far outside for the steps there are.
+  across = np.array([[-1.3, 0.05], [1.3, 0.05]], np.float32)
+  inside = np.clip(across, -1, 1) - np.float32([[0, 0.05]])
+  start = _graph(np.concatenate([across, [[0.5, 0.5]]]), [(0, 1)], [0.9])
+  fitted = FIT(start, _drawing(inside, [(0, 1)]))
+  nodes = np.asarray(fitted.nodes)[0, :2]
+  assert np.abs(nodes).max() <= 1
+  np.testing.assert_allclose(nodes, inside, atol=0.03)
 
 
 def test_an_image_does_not_depend_on_its_batch():
