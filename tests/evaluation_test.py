@@ -172,6 +172,21 @@ def test_a_host_source_is_seen_once():
   assert _evaluate(_host_source(100), num_images=70)['images'] == 70
 
 
+def test_examples_in_memory_come_in_an_order_of_the_seed_each_once_a_round():
+  numbers = np.arange(10)
+  whole = {'image': np.zeros((10, SIDE, SIDE, 1), np.float32), 'number': numbers}
+  source = sources.HostSource(iterate=None, side=SIDE, size=10, whole=whole)
+  orders = []
+  for seed in (1, 2, 1):
+    batches = evaluation.host_batches(source, seed=seed, batch_size=4)
+    found = np.concatenate([next(batches)['number'] for _ in range(5)])
+    assert sorted(found[:10]) == numbers.tolist()
+    np.testing.assert_array_equal(found[:10], found[10:])
+    orders.append(found[:10].tolist())
+  first, other, again = orders
+  assert first == again and numbers.tolist() != first != other
+
+
 def test_without_true_graphs_only_the_predictions_are_counted():
   scores = _evaluate(_host_source(20, with_graphs=False))
   assert scores == {'images': 20, 'predicted': _evaluate(_host_source(20))['predicted']}
@@ -211,6 +226,32 @@ def test_predictions_are_canonical_and_contracted_only_when_asked_for():
   assert predict(threshold=0.3) == (3, [[0, 1], [0, 2], [1, 2]])
   # Node 1 is gone, and with it all edges.
   assert predict(threshold=0.85) == (0, [])
+
+
+def test_decoding_takes_the_refined_graph_where_it_fits_better():
+  side = 32
+  image = np.zeros((side, side, 1), np.float32)
+  image[15:17, 4:28] = 1
+
+  def line(images, y):
+    nodes = jnp.array([[[-0.75, y], [0.75, y]]]).repeat(len(images), axis=0)
+    joined = 1 - jnp.eye(2)[None].repeat(len(images), axis=0)
+    return graphs.Graph(nodes, jnp.ones(nodes.shape[:2]), joined)
+
+  # What is found lies a pixel and a half below the line, or on it.
+  for found, refined in ((0.1, 0.0), (0.0, 0.1)):
+    method = _method(
+      predict=lambda variables, images, y=found: line(images, y),
+      refine=lambda variables, images, graph, num_steps, y=refined: line(images, y),
+      ink=lambda variables, images: images[..., 0],
+      sides=(side,),
+    )
+    options = dict(near=0, end_cost=0.0, prior=9.0)  # Nothing is mended.
+    (graph,) = evaluation.predict_graphs(
+      method, {}, [image], batch_size=1, refine=1, decode=options
+    )
+    np.testing.assert_allclose(graph[0], [[-0.75, 0], [0.75, 0]], atol=1e-6)
+    assert graph[1].tolist() == [[0, 1]]
 
 
 def test_one_compilation_serves_many_evaluations():
