@@ -309,6 +309,30 @@ def test_a_link_of_an_absent_keypoint_is_as_improbable_as_it_is_dark(
   assert kept.edge_prob.sum() == 6  # The triangle of those that are there.
 
 
+def test_the_cost_of_links_is_of_what_is_drawn_relative_to_the_largest(
+  batch, monkeypatch
+):
+  method = build(topology=dict(hidden=4, presence_bias=-1.0, cost=0.3))
+  image = {'image': batch['image'][:1]}
+  variables = variables_lib.random(method.init, image)
+  variables['params']['alpha'] = np.float32(1)
+  # Last layers start at 0: all keypoints are as present as the bias says.
+  presence = variables['params']['topology']['presence']
+  presence['kernel'] = np.zeros_like(presence['kernel'])
+  graph = jax.jit(method.predict)(variables, image['image'])
+  np.testing.assert_allclose(graph.node_prob, np.full((1, NUM), 1 / (1 + np.e)))
+
+  nodes = np.linspace(-0.5, 0.5, 2 * NUM, dtype=np.float32).reshape(1, NUM, 2)
+  weights = np.array([[5, 1, 1, 1, 1, 1]], np.float32)  # Pairs 01, 02, 03, 12, 13, 23.
+  presence = np.array([[1, 0.1, 1, 1]], np.float32)
+  monkeypatch.setattr(
+    autolink.AutoLink, 'find', lambda *args: autolink.Found(nodes, weights, presence)
+  )
+  _, aux = jax.jit(method.loss)(variables, image, jax.random.key(0), 0)
+  drawn = [0.5, 1, 1, 0.1, 0.1, 1]
+  np.testing.assert_allclose(aux['metrics']['cost'], 0.3 * np.mean(drawn), rtol=1e-5)
+
+
 def test_a_topology_is_switched_on_by_a_flag():
   flags = main.parse(
     [
