@@ -57,6 +57,16 @@ def test_ssim_matches_scikit_image_for_other_ranges_and_channels():
   assert actual[0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_ms_ssim_of_one_scale_is_ssim_with_the_same_options():
+  a, b = _pair(1, (2, 20, 20, 1))
+  scaled = (255 * a, 255 * b)
+  options = dict(data_range=255.0, k1=0.02, k2=0.05, window_size=7, sigma=1.2)
+  for padding in ('valid', 'same'):
+    actual = similarity.ms_ssim(*scaled, weights=(1.0,), padding=padding, **options)
+    expected = similarity.ssim(*scaled, padding=padding, **options)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
 def _numpy_ms_ssim(a, b, weights, window_size=11, sigma=1.5, floor=1e-4):
   """MS-SSIM of two [H, W] images in float64, by dense 2-D convolutions."""
   a, b = a.astype(np.float64), b.astype(np.float64)
