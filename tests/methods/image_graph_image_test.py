@@ -10,6 +10,7 @@ import pytest
 from configs import line_drawings
 from configs import simple_shapes
 from img2graph import data
+from img2graph import fitting
 from img2graph import methods
 from img2graph.encoding import encoder
 from img2graph.encoding import heads
@@ -101,6 +102,21 @@ def test_the_ink_that_graphs_explain_is_what_the_encoder_draws():
   assert entropy(params, images) == 0
   assert entropy(nudged, half) < entropy(params, half)
   assert entropy(nudged, blank) > entropy(params, blank)
+
+
+def test_graphs_are_fitted_to_that_ink_with_the_options_of_the_config(monkeypatch):
+  config, method, variables, batch = _clean_recipe()
+  options = {}
+
+  def fit_graph(graph, target, **given):
+    options.update(given)
+    return target
+
+  monkeypatch.setattr(fitting, 'fit_graph', fit_graph)
+  refine = jax.jit(lambda v, x: (method.refine(v, x, None, 7), method.ink(v, x)))
+  target, ink = refine(variables, batch['image'])
+  np.testing.assert_allclose(target[..., 0], ink, atol=1e-6)
+  assert options == config.method.fit.to_dict() | {'num_steps': 7}
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
