@@ -77,6 +77,11 @@ def test_a_drawing_that_is_nearly_an_outline_becomes_one(name, place):
     (SQUARE, ROUND[:3]),
     # A square with a stem, which is a seventh of all.
     ([*SQUARE, (-0.5, -1.17)], [*ROUND, (0, 4)]),
+    # A stem and an opening, each of which would do alone.
+    (
+      [*SQUARE, (-0.15, -0.5), (0.15, -0.5), (0.71, 0.71)],
+      [(0, 4), (5, 1), *ROUND[1:], (2, 6)],
+    ),
     # A square with a line across, and a loose end.
     ([*SQUARE, (0.55, 0.55)], [*ROUND, (0, 2), (2, 4)]),
     # Two squares, one of them open.
