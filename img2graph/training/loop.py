@@ -8,6 +8,7 @@ A run lives in its workdir:
   panels/        pictures of images, drawings and graphs, by step
   weights.npz    what `img2graph predict` takes, at the end
   results.json   scores, config, code, hardware and time, at the end
+  .lock          held while a run is at it; another one is refused
 The same call goes on where a killed run stopped, and ends in the same parameters, bit
 by bit, as one never killed. Several seeds at a time are a run each, in step.
 """
@@ -45,6 +46,7 @@ from img2graph.training import checkpoint
 from img2graph.training import errors
 from img2graph.training import feed
 from img2graph.training import interrupt
+from img2graph.training import lock
 from img2graph.training import logging
 from img2graph.training import optim
 from img2graph.training import parallel
@@ -131,7 +133,11 @@ def train_seeds(configs, workdirs, *, evaluate=True, console=None):
   with errors.user_errors():
     plans = _plans(configs, workdirs, console)
   results = {}
-  with _saving(plans[0]), interrupt.StopSignal() as stop:
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(_saving(plans[0]))
+    for plan in plans:
+      stack.enter_context(lock.hold(plan.workdir, say=console.warn))
+    stop = stack.enter_context(interrupt.StopSignal())
     for plan in plans:
       _claim(plan)
     try:

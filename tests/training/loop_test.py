@@ -29,6 +29,7 @@ from img2graph.data import images
 from img2graph.data import sources
 from img2graph.training import checkpoint
 from img2graph.training import errors
+from img2graph.training import lock
 from img2graph.training import logging
 from img2graph.training import loop
 from img2graph.training import parallel
@@ -490,6 +491,16 @@ def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
   file.write_text('')
   with pytest.raises(errors.UserError, match='is a file; it should be a folder'):
     run(file)
+
+
+def test_a_workdir_that_another_run_is_at_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(lock, '_PATIENCE', 0.0)
+  run(tmp_path, train_steps=2)
+  before = (tmp_path / 'metrics.jsonl').read_text()
+  with lock.hold(tmp_path):
+    with pytest.raises(errors.UserError, match='another run is at'):
+      run(tmp_path, train_steps=2)
+  assert (tmp_path / 'metrics.jsonl').read_text() == before
 
 
 def test_a_run_that_never_began_leaves_its_workdir_to_another_config(
