@@ -336,6 +336,7 @@ def _plans(configs, workdirs, console):
   """
   configs = [c.to_dict() if hasattr(c, 'to_dict') else dict(c) for c in configs]
   for config in configs:
+    _check_same(config)
     check_config(config)
   _check_seeds(configs, workdirs)
   workdirs = [pathlib.Path(workdir).absolute() for workdir in workdirs]
@@ -388,6 +389,20 @@ def _plans(configs, workdirs, console):
   with errors.user_errors('config.data'):
     _check_images(plans[0])
   return plans
+
+
+def _check_same(config):
+  """Raises `UserError` in all processes unless they have the same config.
+
+  Each would train with its own, and their sums over the batch would still be taken.
+  """
+  text = json.dumps(config, sort_keys=True, default=str)
+  first, *others = map(json.loads, parallel.gather_bytes(text.encode()))
+  for number, other in enumerate(others, 1):
+    if differ := _differences(other, first, f'in process {number}', 'in process 0'):
+      raise errors.UserError(
+        f'the processes of a run must have the same config; they differ in {differ}.'
+      )
 
 
 def _check_seeds(configs, workdirs):
@@ -584,21 +599,36 @@ def _check_config_file(plan, free=()):
       )
     return
   try:
-    there = _flatten_config(json.loads(path.read_text()))
+    there = json.loads(path.read_text())
+    # JSON knows no tuples: compare what is read with what would be written.
+    here = json.loads(json.dumps(plan.config))
+    differ = _differences(there, here, 'there', 'here', free)
   except (ValueError, AttributeError):
     raise errors.UserError(f'{path} is damaged: it should hold a config.') from None
-  # JSON knows no tuples: compare what is read with what would be written.
-  here = _flatten_config(json.loads(json.dumps(plan.config)))
-  differ = [
-    f'{name} ({there.get(name, "absent")} there, {here.get(name, "absent")} here)'
-    for name in sorted(there.keys() | here.keys())
-    if there.get(name, ...) != here.get(name, ...) and name.split('.')[0] not in free
-  ]
   if differ:
     raise errors.UserError(
-      f'{plan.workdir} holds a run of another config, which differs in '
-      f'{", ".join(differ)}; choose another workdir.'
+      f'{plan.workdir} holds a run of another config, which differs in {differ}; '
+      'choose another workdir.'
     )
+
+
+def _differences(one, other, of_one, of_other, free=()):
+  """Where two configs, as JSON holds them, differ, in words; '' if nowhere.
+
+  Args:
+    one: nested dict.
+    other: nested dict.
+    of_one: what to say of values of the first, such as 'there'.
+    of_other: likewise.
+    free: parts of the config that may differ.
+  """
+  one, other = _flatten_config(one), _flatten_config(other)
+  return ', '.join(
+    f'{name} ({one.get(name, "absent")} {of_one}, '
+    f'{other.get(name, "absent")} {of_other})'
+    for name in sorted(one.keys() | other.keys())
+    if one.get(name, ...) != other.get(name, ...) and name.split('.')[0] not in free
+  )
 
 
 def _flatten_config(value, prefix=''):

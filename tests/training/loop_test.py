@@ -493,6 +493,19 @@ def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
     run(file)
 
 
+def test_processes_with_configs_of_their_own_are_told_so(tmp_path, monkeypatch):
+  def gather(data):
+    return [data, data.replace(b'"lr": 0.01', b'"lr": 0.5')]
+
+  monkeypatch.setattr(parallel, 'gather_bytes', gather)
+  with pytest.raises(
+    errors.UserError,
+    match=r'they differ in optim.lr \(0.5 in process 1, 0.01 in process 0\)',
+  ):
+    run(tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
 def test_a_workdir_that_another_run_is_at_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(lock, '_PATIENCE', 0.0)
   run(tmp_path, train_steps=2)
