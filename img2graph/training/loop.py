@@ -893,7 +893,7 @@ class _Run:
         self._panel(state, step)
       if step >= self._config['train_steps']:
         break
-      if parallel.stop_agreed(step, self._stop.requested):
+      if parallel.stop_agreed(self._stop.requested):
         return self._interrupted(state, step)
       state, metrics = next_state(state)
       step += 1

@@ -9,6 +9,7 @@ gone, the others cannot go on, and stop. Most often a collective fails at once (
 """
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ _FEWEST_PER_CORE = 8
 # Process 0 leaves last after an error: jax aborts whoever is left without it, in the
 # middle of saying why.
 _FIRST_STAYS_SECONDS = 3.0
+# Of `stop_agreed`.
+_calls = itertools.count()
 
 
 def num_cores():
@@ -256,14 +259,14 @@ def gather_bytes(data):
   return [rows[i, :n].tobytes() for i, n in enumerate(lengths.tolist())]
 
 
-def stop_agreed(step, requested):
-  """Whether all processes stop after this step; call it at every step.
+def stop_agreed(requested):
+  """Whether all processes stop now; call it in all of them, equally often.
 
   Args:
-    step: finished steps, the same in all processes.
     requested: whether this process was asked to stop. With several processes jax's
-      own preemption service catches SIGTERM in any of them and names the step.
+      own preemption service catches SIGTERM in any of them and names the call.
   """
   if jax.process_count() == 1:
     return requested
-  return multihost_utils.reached_preemption_sync_point(step)
+  # It names a number yet to come, once: those of steps begin anew with every run.
+  return multihost_utils.reached_preemption_sync_point(next(_calls))

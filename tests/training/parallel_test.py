@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 
 from img2graph.training import parallel
@@ -58,7 +60,7 @@ def test_one_process_needs_no_meeting():
   parallel.barrier('alone')
   assert parallel.is_first() and parallel.all_equal(3)
   assert parallel.gather_bytes(b'abc') == [b'abc']
-  assert parallel.stop_agreed(1, True) and not parallel.stop_agreed(1, False)
+  assert parallel.stop_agreed(True) and not parallel.stop_agreed(False)
   assert parallel.first_says(True) and not parallel.first_says(False)
   assert not parallel.joined()
   parallel.leave(3)  # Would end the tests.
@@ -142,3 +144,15 @@ def test_the_compiler_takes_its_options_and_computes_the_same():
   windows = np.lib.stride_tricks.sliding_window_view(padded, (9, 9), axis=(1, 2))
   expected = np.einsum('bijchw,bhwf->ijcf', windows, out)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_processes_are_asked_anew_in_every_run(monkeypatch):
+  told_at = 3  # The runtime names the call after the last one, once.
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(parallel, '_calls', itertools.count())
+  monkeypatch.setattr(
+    multihost_utils, 'reached_preemption_sync_point', lambda call: call == told_at
+  )
+  run = lambda: [parallel.stop_agreed(False) for _ in range(3)]  # noqa: E731
+  assert not any(run())
+  assert run()[0]
