@@ -12,6 +12,7 @@ import fcntl
 import json
 import math
 import pathlib
+import signal
 import time
 from typing import Any
 from typing import NamedTuple
@@ -20,11 +21,14 @@ import ml_collections
 
 from img2graph import files
 from img2graph.training import errors
+from img2graph.training import interrupt
 from img2graph.training import parallel
 from img2graph.training import record
 
 # Between looks at the cells of others, seconds.
 _PATIENCE = 2.0
+# What the first process tells the others before such a look; no name of a cell.
+_WAITING = '\n'
 
 
 class Cell(NamedTuple):
@@ -266,46 +270,57 @@ def run_missing(
     lines = read(output) if claimed else []
     return {c.name for c in cells if c.name in claimed and not find(lines, c)}
 
-  while True:
-    claimed = set()
-    for i, cell in enumerate(cells):
-      with contextlib.ExitStack() as stack:
-        if not take(cell, stack):
-          continue
-        if results := known(cell):
-          add(cell, results)
-          continue
-        group = [cell]
-        for other, row in zip(cells[i + 1 :], rows[i + 1 :], strict=True):
-          if len(group) == at_once:
-            break
-          if row == rows[i] and not known(other) and take(other, stack):
-            group.append(other)
-        say(f'== {", ".join(c.name for c in group)}')
-        parallel.first_tells('\n'.join(c.name for c in group))
-        found = _train(group, workdir, train, train_seeds)
-        for one, results in zip(group, found, strict=True):
-          if isinstance(results, Exception):
-            say(f'{one.name} failed: {results}')
-            failed[one.name] = str(results)
-          elif 'interrupted' in results:
-            stopped = results['interrupted']
-          else:
-            count += 1
-            add(one, results)
-        if stopped:
-          return Tally(count, sorted(unfinished()), failed, stopped)
-    claimed = unfinished()
-    if not (wait and claimed):
-      parallel.first_tells('')
-      return Tally(count, sorted(claimed), failed, None)
-    time.sleep(_PATIENCE)
+  with interrupt.StopSignal() as stop:
+    while True:
+      claimed = set()
+      for i, cell in enumerate(cells):
+        with contextlib.ExitStack() as stack:
+          if not take(cell, stack):
+            continue
+          if results := known(cell):
+            add(cell, results)
+            continue
+          if stop.requested:  # Too late for the run before.
+            return Tally(count, sorted(unfinished()), failed, stop.signum)
+          group = [cell]
+          for other, row in zip(cells[i + 1 :], rows[i + 1 :], strict=True):
+            if len(group) == at_once:
+              break
+            if row == rows[i] and not known(other) and take(other, stack):
+              group.append(other)
+          say(f'== {", ".join(c.name for c in group)}')
+          parallel.first_tells('\n'.join(c.name for c in group))
+          found = _train(group, workdir, train, train_seeds)
+          for one, results in zip(group, found, strict=True):
+            if isinstance(results, Exception):
+              say(f'{one.name} failed: {results}')
+              failed[one.name] = str(results)
+            elif 'interrupted' in results:
+              stopped = results['interrupted']
+            else:
+              count += 1
+              add(one, results)
+          if stopped:
+            return Tally(count, sorted(unfinished()), failed, stopped)
+      claimed = unfinished()
+      if not (wait and claimed):
+        parallel.first_tells('')
+        return Tally(count, sorted(claimed), failed, None)
+      parallel.first_tells(_WAITING)
+      if parallel.stop_agreed(stop.requested):
+        signum = stop.signum or signal.SIGTERM  # Of some process.
+        return Tally(count, sorted(claimed), failed, int(signum))
+      time.sleep(_PATIENCE)
 
 
 def _follow(cells, workdir, train, train_seeds):
   """Trains what the first process says, until it says no more."""
   named = {cell.name: cell for cell in cells}
   while names := parallel.first_tells(''):
+    if names == _WAITING:
+      if parallel.stop_agreed(False):
+        return Tally(0, [], {}, int(signal.SIGTERM))
+      continue
     group = [named[name] for name in names.split('\n')]
     for results in _train(group, workdir, train, train_seeds):
       if isinstance(results, dict) and 'interrupted' in results:

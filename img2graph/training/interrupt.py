@@ -15,6 +15,8 @@ class StopSignal:
   """Catches SIGTERM and SIGINT while it is entered.
 
   The first signal is noted in `signum`; after it the second Ctrl-C kills as usual.
+  Within another `StopSignal` it tells that one too, and knows what that one knows: who
+  does several runs stops between them.
   With several processes SIGTERM is left to jax's preemption service (see
   `parallel.stop_agreed`), since all of them must stop after the same step.
   """
@@ -35,7 +37,15 @@ class StopSignal:
     if main and jax.process_count() == 1:
       for signum in (signal.SIGTERM, signal.SIGINT):
         self._before[signum] = signal.signal(signum, self._note)
+      if self._outer:
+        self.signum = self._outer.signum
     return self
+
+  @property
+  def _outer(self):
+    """The `StopSignal` that this one is within, or None."""
+    found = getattr(self._before.get(signal.SIGTERM), '__self__', None)
+    return found if isinstance(found, StopSignal) else None
 
   def __exit__(self, *exception):
     self._restore()
@@ -46,10 +56,11 @@ class StopSignal:
     self._before = {}
 
   def _note(self, signum, frame):
-    del frame
     if self.signum is None and signal.SIGINT in self._before:
       signal.signal(signal.SIGINT, self._before[signal.SIGINT])
     self.signum = signum
+    if self._outer:
+      self._outer._note(signum, frame)
     if self._at_once:
       raise Interrupted
 

@@ -1,6 +1,7 @@
 """Tests of launch/cells.py."""
 
 import json
+import os
 import pathlib
 import signal
 import socket
@@ -13,6 +14,7 @@ import ml_collections
 import pytest
 
 from img2graph.training import errors
+from img2graph.training import interrupt
 from launch import cells
 from tests.launch import worker
 
@@ -76,6 +78,21 @@ def test_processes_that_train_together_claim_together(tmp_path):
     for name in ('part_0', 'part_1')
   ]
   assert parts[0] == parts[1] and len(parts[0]) == tallies[0]['run']
+
+
+def test_processes_that_wait_for_others_stop_when_one_is_told_to(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    place = f'127.0.0.1:{free.getsockname()[1]}'
+  with cells.claim(tmp_path / 'claims' / 'seed_0.lock'):
+    # Their only run is over before: what they are told, no run will see.
+    pair = [_start(tmp_path, 2, 0.1, place, 2, i) for i in range(2)]
+    _wait_for(lambda: (tmp_path / 'out.jsonl').exists(), 'the other cell')
+    pair[1].terminate()
+    shown = [process.communicate(timeout=60)[0] for process in pair]
+  tallies = [json.loads(text.splitlines()[-1]) for text in shown]
+  assert [t['interrupted'] for t in tallies] == 2 * [signal.SIGTERM]
+  assert len(cells.read(tmp_path / 'out.jsonl')) == tallies[0]['run'] == 1
 
 
 def test_a_claim_holds_once_until_it_ends(tmp_path):
@@ -194,6 +211,25 @@ def test_an_interrupted_cell_is_not_recorded_and_ends_the_call(tmp_path):
   )
   assert tally == cells.Tally(0, [], {}, 15)
   assert not (tmp_path / 'out').exists()
+
+
+def test_no_cell_is_begun_after_a_signal_that_came_too_late_for_the_one_before(
+  tmp_path,
+):
+  seen = []
+
+  def train(config, workdir):
+    seen.append(config.seed)
+    with interrupt.StopSignal():
+      os.kill(os.getpid(), signal.SIGTERM)
+    return worker.train_slowly(0.0, config, workdir)
+
+  run = lambda n: cells.run_missing(  # noqa: E731
+    worker.make_cells(n), tmp_path, tmp_path / 'out', train=train
+  )
+  assert run(3) == cells.Tally(1, [], {}, signal.SIGTERM)
+  assert run(2) == cells.Tally(1, [], {}, None)  # All is done.
+  assert seen == [0, 1]
 
 
 def test_seeds_of_one_row_are_run_together(tmp_path):

@@ -42,6 +42,31 @@ def test_what_may_be_cut_short_is_left_at_once():
   assert not reached
 
 
+def test_what_does_several_runs_is_told_what_a_run_is_told():
+  before = signal.getsignal(signal.SIGTERM)
+  with interrupt.StopSignal() as stop:
+    with interrupt.StopSignal() as first:
+      assert not first.requested
+      os.kill(os.getpid(), signal.SIGTERM)
+      assert first.requested
+    assert stop.signum == signal.SIGTERM
+    with interrupt.StopSignal() as second:
+      assert second.signum == signal.SIGTERM
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_ctrl_c_interrupts_runs_within_runs():
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      with interrupt.StopSignal() as stop, interrupt.StopSignal():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
 def test_in_another_thread_nothing_is_caught():
   before = signal.getsignal(signal.SIGTERM)
   found = []
