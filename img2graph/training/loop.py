@@ -1285,7 +1285,7 @@ def _finish(plan, state, variables, scores, times, facts, console):
 
 @contextlib.contextmanager
 def _saving(plan):
-  """Names the last good checkpoint when the disk is full or a process is gone."""
+  """Names the last good checkpoint when a file or another process fails the run."""
   try:
     yield
   except (ValueError, RuntimeError) as error:
@@ -1296,9 +1296,10 @@ def _saving(plan):
       f'({errors.one_sentence(error)}); {plan.checkpoints.last_good()}; the same '
       'command in all processes goes on.'
     ) from error
+  except errors.SaveError:
+    raise
   except OSError as error:
+    reason = 'there is no room left on the disk'
     if not errors.no_room(error):
-      raise
-    raise errors.SaveError(
-      f'there is no room left on the disk; {plan.checkpoints.last_good()}.'
-    ) from error
+      reason = f'the run cannot go on: {errors.one_sentence(error)}'
+    raise errors.SaveError(f'{reason}; {plan.checkpoints.last_good()}.') from error

@@ -359,6 +359,22 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'results.json', 'panels'])
+def test_what_cannot_be_written_is_said_in_one_sentence(tmp_path, name):
+  # A folder where a file should be, or the reverse.
+  if name == 'panels':
+    (tmp_path / name).write_text('')
+  else:
+    (tmp_path / name).mkdir()
+  with pytest.raises(errors.SaveError) as caught:
+    run(tmp_path, train_steps=2, panel_every=2)
+  message = str(caught.value)
+  assert (
+    message.startswith('the run cannot go on: ') and str(tmp_path / name) in message
+  )
+  assert 'checkpoint' in message
+
+
 def test_evaluation_alone_scores_the_newest_checkpoint_by_its_average(tmp_path):
   run(tmp_path, optim__ema=0.9)
   (tmp_path / 'results.json').unlink()
