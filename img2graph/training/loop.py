@@ -1236,17 +1236,23 @@ def _facts(here, *, seeds_at_once=1, step_memory_mib=None):
 
 def _facts_of_old(plan, state, names):
   """Facts of training of `results.json`, for checkpoints that did not carry them."""
+  results = _results_there(plan, int(state.step))
+  return {name: results[name] for name in names if name in results}
+
+
+def _results_there(plan, step):
+  """What `results.json` holds already of this step; {} if nothing."""
   try:
     results = json.loads((plan.workdir / 'results.json').read_text())
-  except (OSError, ValueError):
+    return results if results['step'] == step else {}
+  except (OSError, ValueError, KeyError, TypeError):
     return {}
-  if results.get('step') != int(state.step):
-    return {}
-  return {name: results[name] for name in names if name in results}
 
 
 def _finish(plan, state, variables, scores, times, facts, console):
   """Writes `weights.npz` and `results.json`; returns what the latter holds.
+
+  Without scores, a run that has some already stays as it is.
 
   Args:
     plan: of the run.
@@ -1260,6 +1266,11 @@ def _finish(plan, state, variables, scores, times, facts, console):
   config = plan.config
   step = int(state.step)
   images_seen = step * config['batch_size']
+  there = _results_there(plan, step) if scores is None else {}
+  done = bool(there.get('scores')) and (plan.workdir / 'weights.npz').exists()
+  if parallel.first_says(done):
+    console.say(f'{plan.workdir} is trained and scored already.')
+    return there
   results = {
     'scores': _plain(scores or {}),
     'step': step,

@@ -375,6 +375,16 @@ def test_what_cannot_be_written_is_said_in_one_sentence(tmp_path, name):
   assert 'checkpoint' in message
 
 
+def test_training_alone_keeps_the_scores_of_a_run_that_is_done(tmp_path):
+  first, _, _ = run(tmp_path, evaluate=True, train_steps=2)
+  names = ('results.json', 'weights.npz')
+  before = [(tmp_path / name).read_bytes() for name in names]
+  again, shown, _ = run(tmp_path, evaluate=False, train_steps=2)
+  assert first['scores'] and again == json.loads(before[0])
+  assert [(tmp_path / name).read_bytes() for name in names] == before
+  assert 'is trained and scored already' in shown
+
+
 def test_evaluation_alone_scores_the_newest_checkpoint_by_its_average(tmp_path):
   run(tmp_path, optim__ema=0.9)
   (tmp_path / 'results.json').unlink()
