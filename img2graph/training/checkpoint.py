@@ -147,11 +147,13 @@ class Checkpoints:
       return 'there is no checkpoint yet'
     return f'the last good checkpoint is step {steps[-1]} in {self._directory}'
 
-  def restore(self, like):
+  def restore(self, like, *, to_train=True):
     """The newest checkpoint that is whole, or None if there is none at all.
 
     Args:
       like: a `TrainState` of `jax.ShapeDtypeStruct` with the shardings wanted.
+      to_train: whether the data position is wanted, which takes as many processes as
+        before; without it that is None.
 
     Raises:
       UserError: there are checkpoints, but none can be read; or the data position is
@@ -160,7 +162,7 @@ class Checkpoints:
     broken = {}
     for step in reversed(self.steps()):
       try:
-        restored = self._read(step, like)
+        restored = self._read(step, like, to_train)
       except (errors.UserError, MemoryError):
         raise
       except Exception as error:  # Damage has many faces.
@@ -194,7 +196,7 @@ class Checkpoints:
   def _existing_folder(self):
     return next(p for p in [self._directory, *self._directory.parents] if p.is_dir())
 
-  def _read(self, step, like):
+  def _read(self, step, like, to_train):
     target = states.flatten(like)
     sharding = jax.tree.leaves(like)[0].sharding
     whole = jax.ShapeDtypeStruct((), 'uint32', sharding=sharding)
@@ -214,7 +216,7 @@ class Checkpoints:
     if int(state.step) != step:
       raise ValueError(f'it holds step {int(state.step)}')
     position = None
-    if progress['data'] is not None:
+    if to_train and progress['data'] is not None:
       if len(progress['data']) != jax.process_count():
         raise errors.UserError(
           f'the checkpoints in {self._directory} hold the data position of '

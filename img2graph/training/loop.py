@@ -183,7 +183,7 @@ def evaluate(config, workdir, *, console=None):
   with errors.user_errors():
     [plan] = _plans([config], [workdir], console)
     _check_config_file(plan, free=('eval',))
-    restored = plan.checkpoints.restore(plan.abstract_state())
+    restored = plan.checkpoints.restore(plan.abstract_state(), to_train=False)
     if restored is None:
       raise errors.UserError(f'there is no checkpoint in {plan.workdir} to evaluate.')
   with _saving(plan):

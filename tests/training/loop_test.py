@@ -402,6 +402,20 @@ def test_evaluation_alone_scores_the_newest_checkpoint_by_its_average(tmp_path):
     loop.evaluate(config, tmp_path / 'elsewhere', console=console)
 
 
+def test_any_number_of_processes_scores_what_others_trained(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    # Checkpoints with the positions of two.
+    patch.setattr(parallel, 'gather_bytes', lambda data: [data, data])
+    trained, _, _ = run(tmp_path, 'host', evaluate=True, train_steps=2)
+  with pytest.raises(errors.UserError, match='of 2 processes; got 1'):
+    run(tmp_path, 'host', train_steps=2)
+  config = toy.get_config('host')
+  config.train_steps = 2
+  console = logging.Console(out=io.StringIO())
+  results = loop.evaluate(config, tmp_path, console=console)
+  assert results['scores'] == trained['scores']
+
+
 def test_what_scores_a_run_later_is_told_beside_what_trained_it(tmp_path, monkeypatch):
   trained, _, _ = run(tmp_path)
   told = ('code', 'versions', 'hardware', 'step_memory_mib', 'seeds_at_once')
@@ -425,8 +439,8 @@ def test_what_scores_a_run_later_is_told_beside_what_trained_it(tmp_path, monkey
 def test_facts_and_times_of_runs_of_old_are_kept(tmp_path, monkeypatch):
   restore = checkpoint.Checkpoints.restore
 
-  def restore_old(self, like):
-    found = restore(self, like)
+  def restore_old(self, like, **options):
+    found = restore(self, like, **options)
     clock = {n: s for n, s in found.clock.items() if not n.startswith('own_')}
     return dataclasses.replace(found, facts={}, clock=clock)
 
