@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import math
+import os
 import pathlib
 import signal
 import time
@@ -189,16 +190,35 @@ def append(path, row, lock):
     path: of the JSON lines.
     row: what JSON can hold.
     lock: path of the lock that guards the file.
+
+  Raises:
+    errors.SaveError: it cannot be written.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   while True:
     with claim(lock) as held:
       if held:
-        text = path.read_text() if path.exists() else ''
-        files.write_atomically(path, f'{text}{json.dumps(row)}\n'.encode())
+        try:
+          path.parent.mkdir(parents=True, exist_ok=True)
+          text = path.read_text() if path.exists() else ''
+          files.write_atomically(path, f'{text}{json.dumps(row)}\n'.encode())
+        except OSError as error:
+          raise errors.SaveError(
+            f'a line for {path} cannot be written: {errors.one_sentence(error)}; what '
+            'it would tell stays in the workdir, and the same command goes on.'
+          ) from error
         return
     time.sleep(0.05)
+
+
+def _check_output(path):
+  """Raises `UserError` if no line can be added to a file, before anything is run."""
+  with errors.user_errors('the output cannot be written'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not os.access(path.parent, os.W_OK):  # A line is put in by replacing the file.
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
 def find(rows, cell):
@@ -240,10 +260,15 @@ def run_missing(
   Returns:
     A `Tally`. Where several processes train together, the first claims and records, and
     the others follow; theirs tells of an interruption only.
+
+  Raises:
+    errors.UserError: the workdir, or the output, cannot be used.
+    errors.SaveError: something could not be written.
   """
   if not parallel.is_first():
     return _follow(cells, pathlib.Path(workdir), train, train_seeds)
-  workdir = pathlib.Path(workdir)
+  workdir, output = pathlib.Path(workdir), pathlib.Path(output)
+  _check_output(output)
   count, failed, stopped = 0, {}, None
   rows = [cell.row if at_once > 1 else None for cell in cells]
 

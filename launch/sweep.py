@@ -203,7 +203,7 @@ def run(config, overrides_list, workdir, output):
   except (ValueError, errors.UserError) as error:
     print(error, file=sys.stderr)
     return processes.MISTAKE
-  except errors.SaveError as error:
+  except OSError as error:  # A SaveError, or of the table.
     print(error, file=sys.stderr)
     return processes.NOT_SAVED
   if tally.claimed:

@@ -1,5 +1,6 @@
 """Tests of launch/cells.py."""
 
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import time
 import ml_collections
 import pytest
 
+from img2graph import files
 from img2graph.training import errors
 from img2graph.training import interrupt
 from launch import cells
@@ -134,6 +136,31 @@ def test_lines_added_at_the_same_time_are_all_there(tmp_path):
   for thread in threads:
     thread.join()
   assert sorted(row['i'] for row in cells.read(path)) == list(range(80))
+
+
+@pytest.mark.parametrize('place', ['file/out.jsonl', 'folder'])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_run(
+  tmp_path, place
+):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder').mkdir()
+  seen = []
+  with pytest.raises(
+    errors.UserError, match=f'the output cannot be written: .*{place[:4]}'
+  ):
+    cells.run_missing(
+      worker.make_cells(1), tmp_path / 'runs', tmp_path / place, train=_train(seen)
+    )
+  assert not seen
+
+
+def test_a_line_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  def write(path, data):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  monkeypatch.setattr(files, 'write_atomically', write)
+  with pytest.raises(errors.SaveError, match='No space .* stays in the workdir'):
+    cells.append(tmp_path / 'out.jsonl', {}, tmp_path / 'lock')
 
 
 def test_a_damaged_line_is_named(tmp_path):
