@@ -6,6 +6,7 @@ it dies, and another one goes on from the cell's last checkpoint. What a cell fi
 one line of a file of JSON lines; a cell is done when a line holds its config.
 """
 
+import collections
 import contextlib
 import errno
 import fcntl
@@ -272,6 +273,15 @@ def run_missing(
   count, failed, stopped = 0, {}, None
   rows = [cell.row if at_once > 1 else None for cell in cells]
 
+  shared = collections.Counter(cell.hash for cell in cells)
+
+  def done(lines, cell):
+    """Whether a line tells of a cell, and of a config of its own the last one."""
+    if shared[cell.hash] == 1:
+      # A label that was another one in between has to be the last again: it counts.
+      lines = [line for line in lines if line['config_hash'] == cell.hash][-1:]
+    return find(lines, cell) is not None
+
   def add(cell, results):
     append(output, {**results, **cell.label}, workdir / 'claims' / 'output.lock')
 
@@ -283,17 +293,17 @@ def run_missing(
   def take(cell, stack):
     """Whether the cell is missing and now ours until the end of `stack`."""
     claimed.discard(cell.name)
-    if cell.name in failed or find(read(output), cell):
+    if cell.name in failed or done(read(output), cell):
       return False
     if not stack.enter_context(claim(workdir / 'claims' / f'{cell.name}.lock')):
       claimed.add(cell.name)
       return False
-    return not find(read(output), cell)  # Not finished just now.
+    return not done(read(output), cell)  # Not finished just now.
 
   def unfinished():
     """Names of the cells that others were at and have not finished since."""
     lines = read(output) if claimed else []
-    return {c.name for c in cells if c.name in claimed and not find(lines, c)}
+    return {c.name for c in cells if c.name in claimed and not done(lines, c)}
 
   with interrupt.StopSignal() as stop:
     while True:

@@ -275,6 +275,17 @@ def test_rows_may_come_between_others_be_renamed_and_change_their_setting(tmp_pa
   assert ('a', 1, 8) in rows and ('c', 2, 6) in rows
 
 
+def test_rows_that_take_back_their_names_have_their_own_numbers(tmp_path):
+  first, second = ('ours', 'a', 5), ('ours', 'b', 6)
+  swapped = ('ours', 'b', 5), ('ours', 'a', 6)
+  assert _record(_rows(first, second), tmp_path)[1] == [('a', 2, 5), ('b', 2, 6)]
+  assert _record(_rows(*swapped), tmp_path) == ([], [('b', 2, 5), ('a', 2, 6)])
+  for _ in range(2):
+    found = _record(_rows(first, second), tmp_path)
+    assert found == ([], [('a', 2, 5), ('b', 2, 6)])
+  assert len(cells.read(tmp_path / 'table_1.jsonl')) == 3 * 4
+
+
 def test_a_row_that_takes_back_its_setting_has_its_lines_back(tmp_path):
   _record(_rows(('ours', 'a', 5)), tmp_path)
   assert _record(_rows(('ours', 'a', 8)), tmp_path, seeds=1) == ([8], [('a', 1, 8)])
