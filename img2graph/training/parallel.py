@@ -98,7 +98,8 @@ def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=
       Kubernetes, Cloud TPU).
 
   Raises:
-    ValueError: some of the three are given and others not, or no cluster is found.
+    ValueError: some of the three are given and others not, one of them cannot be, or no
+      cluster is found.
   """
   given = [v is not None for v in (coordinator, num_processes, process_id)]
   if not any(given) and not detect:
@@ -108,6 +109,13 @@ def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=
       'coordinator, num_processes and process_id go together; got '
       f'{coordinator}, {num_processes} and {process_id}.'
     )
+  if all(given) and not _is_address(coordinator):
+    # jax would die of it without a word.
+    raise ValueError(
+      f'coordinator must be HOST:PORT, a port below 65536; got {coordinator!r}.'
+    )
+  if all(given) and num_processes < 1:
+    raise ValueError(f'num_processes must be at least 1; got {num_processes}.')
   if all(given) and not 0 <= process_id < num_processes:
     raise ValueError(
       f'process_id must be at least 0 and less than num_processes ({num_processes}); '
@@ -124,6 +132,19 @@ def initialize(*, coordinator=None, num_processes=None, process_id=None, detect=
     raise ValueError(
       'no cluster was detected; name coordinator, num_processes and process_id.'
     ) from error
+  except RuntimeError as error:
+    if 'Failed to start RPC server' not in str(error):
+      raise
+    place = coordinator or 'the port of the coordinator'
+    raise ValueError(
+      f'process 0 cannot listen at {place}; another program may have it: '
+      'choose another port.'
+    ) from error
+
+
+def _is_address(text):
+  host, _, port = text.rpartition(':')
+  return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -48,11 +48,27 @@ def test_a_batch_that_devices_cannot_share_is_refused(batch_size):
     (dict(coordinator='localhost:1'), 'go together'),
     (dict(num_processes=2, process_id=0), 'go together'),
     (dict(coordinator='a:1', num_processes=2, process_id=2), 'less than num_processes'),
+    (dict(coordinator='a:1', num_processes=0, process_id=0), 'at least 1; got 0'),
+    *(
+      (dict(coordinator=place, num_processes=2, process_id=0), 'must be HOST:PORT')
+      for place in ('host', 'host:', ':1', 'host:http', 'host:65536')
+    ),
   ],
 )
 def test_half_a_description_of_processes_is_refused(options, words):
   with pytest.raises(ValueError, match=words):
     parallel.initialize(**options)
+
+
+def test_a_port_that_another_program_has_is_told(monkeypatch):
+  def initialize(*args):
+    raise jax.errors.JaxRuntimeError('UNKNOWN: Failed to start RPC server')
+
+  monkeypatch.setattr(parallel, '_explain_aborts', lambda: None)
+  monkeypatch.setattr(jax.config, 'update', lambda *args: None)
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(ValueError, match='cannot listen at a:1; .* another port'):
+    parallel.initialize(coordinator='a:1', num_processes=2, process_id=0)
 
 
 def test_one_process_needs_no_meeting():
