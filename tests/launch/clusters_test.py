@@ -143,17 +143,23 @@ def test_the_pods_of_a_jobset_join_in_one_training(ask, pods, tmp_path):
   assert values.process_id == 1 and values.workdir == str(tmp_path)
   # Without results a pod has failed, however its process ended.
   assert done.returncode == 1
+  # With those of an evaluation on the way, or of another config, if its process failed.
   (tmp_path / 'results.json').write_text('{}')
   assert ask(container['command'], 'python', **environment)[1].returncode == 0
+  lost = '#!/bin/bash\nexit 5'
+  assert ask(container['command'], 'python', lost, **environment)[1].returncode == 5
 
 
-def test_a_pod_that_is_told_to_stop_lets_the_training_save(pods, tmp_path):
+@pytest.mark.parametrize('evaluated', [False, True])
+def test_a_pod_that_is_told_to_stop_lets_the_training_save(pods, tmp_path, evaluated):
   _, _, container, environment = pods
   (tmp_path / 'python').write_text("""#!/bin/bash
 trap 'echo saved; kill $!; exit 0' TERM
 echo began; sleep 20 & wait
 """)
   (tmp_path / 'python').chmod(0o755)
+  if evaluated:
+    (tmp_path / 'results.json').write_text('{}')
   environment |= {'WORKDIR': str(tmp_path), 'JOB_COMPLETION_INDEX': '1'}
   pod = subprocess.Popen(
     container['command'],
