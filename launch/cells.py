@@ -29,6 +29,8 @@ from img2graph.training import record
 
 # Between looks at the cells of others, seconds.
 _PATIENCE = 2.0
+# Of a name, bytes; with what is added it is one that file systems take.
+_LONGEST = 200
 # What the first process tells the others before such a look; no name of a cell.
 _WAITING = '\n'
 
@@ -89,9 +91,17 @@ def plain(config):
 
 
 def slug(overrides):
-  """A folder name for a setting, for example 'data.side=64,seed=3'."""
+  """A folder name for a setting, for example 'data.side=64,seed=3'.
+
+  A long one is cut, and ends with a hash of the whole.
+  """
   text = ','.join(f'{key}={value}' for key, value in sorted(overrides.items()))
-  return ''.join(c if c.isalnum() or c in '.,=-_' else '_' for c in text) or 'base'
+  name = ''.join(c if c.isalnum() or c in '.,=-_' else '_' for c in text) or 'base'
+  if len(name.encode()) <= _LONGEST:
+    return name
+  return (
+    f'{name.encode()[:_LONGEST].decode(errors="ignore")},{record.config_hash(text)}'
+  )
 
 
 def override(config, overrides):

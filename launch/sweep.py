@@ -17,6 +17,7 @@ and saved.
 """
 
 import importlib.util
+import json
 import pathlib
 import sys
 
@@ -69,14 +70,23 @@ def entries(config_path, name):
 
 
 def cells_of(config, overrides_list):
-  """The cells of the entries of a sweep."""
-  return [
+  """The cells of the entries of a sweep, those of different configs by other names."""
+  found = [
     cells.Cell(
       cells.slug(overrides),
       cells.override(config, overrides),
       {'overrides': overrides},
     )
     for overrides in overrides_list
+  ]
+  named = {}
+  for cell in found:
+    named.setdefault(cell.name, set()).add(cell.hash)
+  return [
+    cell
+    if len(named[cell.name]) == 1
+    else cell._replace(name=f'{cell.name},{cell.hash}')
+    for cell in found
   ]
 
 
@@ -91,8 +101,7 @@ def table(rows):
   """
   groups = {}
   for row in rows:
-    setting = {k: v for k, v in row['overrides'].items() if k != 'seed'}
-    groups.setdefault(cells.slug(setting), []).append(row)
+    groups.setdefault(_setting(row), []).append(row)
   if any('at' not in row['scores'] for row in rows):
     return _table_of_headlines(groups)
   there = {t for row in rows for t in row['scores']['at']}
@@ -104,7 +113,7 @@ def table(rows):
     f'| setting | capacity | seeds | {" | ".join(titles)} | minutes |',
     '|---' * (len(columns) + 4) + '|',
   ]
-  for name, group in groups.items():
+  for (name, _), group in groups.items():
     minutes = np.mean([row['wall_clock']['total_seconds'] for row in group]) / 60
     capacity = group[0]['config']['method'].get('capacity')
     tested = group[0]['config']['eval'].get('capacities') or [None]
@@ -123,6 +132,12 @@ def table(rows):
   return '\n'.join(lines) + '\n'
 
 
+def _setting(row):
+  """The overrides of a line apart from the seed: (a name, what is theirs alone)."""
+  setting = {k: v for k, v in row['overrides'].items() if k != 'seed'}
+  return cells.slug(setting), json.dumps(setting, sort_keys=True)
+
+
 def _f1(scores):
   return scores['edge_lenient']['micro']['f1']
 
@@ -132,12 +147,12 @@ def _exact(scores):
 
 
 def _table_of_headlines(groups):
-  """The table of `{setting: lines}` by the scores that `loop.headline` names."""
+  """The table of `{_setting: lines}` by the scores that `loop.headline` names."""
   from img2graph.training import loop
 
   told = {
-    name: [loop.headline(row['scores'], nested=False) for row in group]
-    for name, group in groups.items()
+    key: [loop.headline(row['scores'], nested=False) for row in group]
+    for key, group in groups.items()
   }
   columns = list(
     dict.fromkeys(n for rows in told.values() for row in rows for n in row)
@@ -146,11 +161,11 @@ def _table_of_headlines(groups):
     f'| setting | seeds | {" | ".join(columns)} | minutes |',
     '|---' * (len(columns) + 3) + '|',
   ]
-  for name, group in groups.items():
+  for key, group in groups.items():
     minutes = np.mean([row['wall_clock']['total_seconds'] for row in group]) / 60
-    values = [[row[c] for row in told[name] if c in row] for c in columns]
+    values = [[row[c] for row in told[key] if c in row] for c in columns]
     figures = [f'{np.mean(v):.4g}' if v else '' for v in values]
-    lines.append(f'| {name} | {len(group)} | {" | ".join(figures)} | {minutes:.1f} |')
+    lines.append(f'| {key[0]} | {len(group)} | {" | ".join(figures)} | {minutes:.1f} |')
   return '\n'.join(lines) + '\n'
 
 
@@ -162,11 +177,16 @@ def draw(output, wanted):
     wanted: the cells of the sweep as it is now; lines of other configs stay, and are
       left out of the table.
   """
-  rows = {row['config_hash']: row for row in cells.read(output)}
-  hashes = {cell.hash for cell in wanted}
-  ours = [row for name, row in rows.items() if name in hashes]
-  if len(ours) < len(rows):
-    print(f'{len(rows) - len(ours)} lines of other configs are not in the table.')
+  rows = cells.read(output)
+  last = {row['config_hash']: row for row in rows}
+  ours = {}
+  for cell in wanted:
+    # Entries that come to one config have a line each.
+    if row := cells.find(rows, cell) or last.get(cell.hash):
+      ours.setdefault((_setting(row), cell.hash), row)
+  ours = list(ours.values())
+  if others := len(last.keys() - {cell.hash for cell in wanted}):
+    print(f'{others} lines of other configs are not in the table.')
   text = table(ours) if ours else 'No entry is done.\n'
   output.parent.mkdir(parents=True, exist_ok=True)
   files.write_atomically(output.with_suffix('.md'), text.encode())

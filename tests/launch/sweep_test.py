@@ -94,6 +94,37 @@ def test_the_capacity_of_a_method_without_one_is_empty():
   assert [line[:17] for line in lines] == ['| lr=0.1 |  | 2 |', '| lr=0.2 |  | 1 |']
 
 
+def test_entries_of_one_config_have_a_row_each(tmp_path):
+  wanted = sweep.cells_of(_config(), [{}, {'lr': 0.1}, {'seed': 0}])
+  assert len({cell.hash for cell in wanted}) == 1
+  output, seen = tmp_path / 'out.jsonl', []
+
+  def train(config, workdir):
+    seen.append(workdir)
+    return _results(config, 0.5) | {'config_hash': wanted[0].hash}
+
+  for _ in range(2):
+    cells.run_missing(wanted, tmp_path, output, train=train)
+    sweep.draw(output, wanted)
+    _, _, *lines = output.with_suffix('.md').read_text().splitlines()
+    assert [line[:16] for line in lines] == ['| base | 8 | 1 |', '| lr=0.1 | 8 | 1']
+  assert len(seen) == 1 and len(cells.read(output)) == 3
+
+
+def test_entries_have_folders_of_their_own(tmp_path):
+  config = _config()
+  config.name = ''
+  values = ('/a/b', '/a_b', 300 * 'é' + 'a', 300 * 'é' + 'b', 'plain')
+  found = sweep.cells_of(config, [{'name': value} for value in values])
+  assert len({cell.name for cell in found}) == len(found)
+  assert found[-1].name == 'name=plain'
+  for cell in found:
+    with cells.claim(tmp_path / f'{cell.name}.lock') as held:
+      assert held
+  rows = [c.label | _results(c.config, 0.5) for c in found]
+  assert len(sweep.table(rows).splitlines()) == 2 + len(found)
+
+
 def test_lines_of_other_configs_are_not_in_the_table(tmp_path, capsys):
   wanted = sweep.cells_of(_config(), ENTRIES[:2])
   longer = _config()
