@@ -95,7 +95,7 @@ def cells_of(module, table, *, scale, seeds, recipes=None):
 
   Raises:
     ValueError: the config has no such table, scale or recipe, or a row of the table
-      has no name or recipe.
+      has no name or recipe, or what it says is of another form.
   """
   if table not in module.TABLES:
     raise ValueError(
@@ -148,8 +148,23 @@ def _rows(module, table):
       raise ValueError(
         f'row {order + 1} of table {table} lacks {" and ".join(missing)}.'
       )
+    # Told now, and not when all cells are run and the table is drawn.
+    for name, is_one, what in (
+      ('row', lambda v: isinstance(v, str), 'text'),
+      ('published', _is_figure, '(number, its deviation or None)'),
+    ):
+      values = row.get(name, {})
+      if not isinstance(values, Mapping) or not all(map(is_one, values.values())):
+        raise ValueError(
+          f'{name} in row {order + 1} of table {table} must be {{column: {what}}}; '
+          f'got {values!r}.'
+        )
   defaults = {'overrides': {}, 'published': {}, 'part': ''}
   return [{'order': order} | defaults | row for order, row in enumerate(rows)]
+
+
+def _is_figure(value):
+  return isinstance(value, list | tuple) and len(value) == 2
 
 
 def estimate(cell, lines):

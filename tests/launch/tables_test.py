@@ -144,6 +144,23 @@ def test_a_row_without_its_name_or_recipe_is_refused(name):
     tables.cells_of(module, '1', scale='cpu', seeds=1)
 
 
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('row', 'mine'),
+    ('row', {'capacity': 4}),
+    ('published', 4.0),
+    ('published', {'F1 5 %': 4.0}),
+    ('published', {'F1 5 %': (4.0,)}),
+  ],
+)
+def test_a_row_that_cannot_be_drawn_is_refused_before_it_is_run(name, value):
+  rows = [row | {name: value} if i else row for i, row in enumerate(_sweep('1'))]
+  module = types.SimpleNamespace(**vars(MODULE) | {'sweep': lambda table: iter(rows)})
+  with pytest.raises(ValueError, match=f'^{name} in row 2 of table 1 must be'):
+    tables.cells_of(module, '1', scale='cpu', seeds=1)
+
+
 def test_rows_are_means_and_deviations_over_seeds():
   rows = tables.summarize(_lines(_cells('1'), [0.5, 0.9, 0.7, 1.0]))
   assert [row['row']['method'] for row in rows] == ['theirs', 'mine', 'small']
