@@ -14,7 +14,7 @@ number and leaves 8 images or more to each; JAX_NUM_CPU_DEVICES chooses another 
 
 Exit status: 0 done, or stopped by SIGTERM and saved; 2 a mistake in what was asked
 for; 3 the loss was not finite; 4 something could not be saved; 5 another process of the
-run is gone; 130 stopped by Ctrl-C and saved.
+run is gone; 130 stopped by Ctrl-C and saved, which joined processes take for a SIGTERM.
 """
 
 import os

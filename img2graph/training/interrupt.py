@@ -18,7 +18,8 @@ class StopSignal:
   Within another `StopSignal` it tells that one too, and knows what that one knows: who
   does several runs stops between them.
   With several processes SIGTERM is left to jax's preemption service (see
-  `parallel.stop_agreed`), since all of them must stop after the same step.
+  `parallel.stop_agreed`), since all of them must stop after the same step, and Ctrl-C
+  is taken for one.
   """
 
   def __init__(self):
@@ -34,7 +35,9 @@ class StopSignal:
   def __enter__(self):
     # Python allows handlers in the main thread only; elsewhere the caller's stay.
     main = threading.current_thread() is threading.main_thread()
-    if main and jax.process_count() == 1:
+    if main and jax.process_count() > 1:
+      self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
+    elif main:
       for signum in (signal.SIGTERM, signal.SIGINT):
         self._before[signum] = signal.signal(signum, self._note)
       if self._outer:
@@ -63,6 +66,14 @@ class StopSignal:
       self._outer._note(signum, frame)
     if self._at_once:
       raise Interrupted
+
+  def _pass_on(self, signum, frame):
+    del frame
+    handler = self._before[signum]
+    while isinstance(outer := getattr(handler, '__self__', None), StopSignal):
+      handler = outer._before[signum]
+    signal.signal(signum, handler)
+    signal.raise_signal(signal.SIGTERM)
 
   @contextlib.contextmanager
   def at_once(self):

@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 
+import jax
 import pytest
 
 from img2graph.training import interrupt
@@ -65,6 +66,30 @@ def test_the_second_ctrl_c_interrupts_runs_within_runs():
         os.kill(os.getpid(), signal.SIGINT)
   finally:
     signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_a_sigterm_to_jax_where_processes_are_joined(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  told = []
+  before = {
+    signal.SIGTERM: signal.signal(
+      signal.SIGTERM, lambda signum, frame: told.append(signum)
+    ),
+    signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+  }
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      with interrupt.StopSignal(), interrupt.StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.requested
+        with stop.at_once():  # The others would go on.
+          told.append('went on')
+        os.kill(os.getpid(), signal.SIGINT)
+        told.append('a second Ctrl-C did nothing')
+  finally:
+    for signum, handler in before.items():
+      signal.signal(signum, handler)
+  assert told == [signal.SIGTERM, 'went on']
 
 
 def test_in_another_thread_nothing_is_caught():
