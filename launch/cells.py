@@ -19,6 +19,7 @@ import time
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import ml_collections
 
 from img2graph import files
@@ -388,3 +389,9 @@ def _train(group, workdir, train, train_seeds):
     if parallel.joined():
       raise
     return [error for _ in group]
+  except jax.errors.JaxRuntimeError as error:
+    if parallel.joined() or 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    sentence = errors.one_sentence(error)
+  # Another one, out of the handler: it keeps hold of what was in memory.
+  return [errors.UserError(f'memory does not suffice ({sentence}).') for _ in group]

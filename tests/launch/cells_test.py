@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import jax
 import ml_collections
 import pytest
 
@@ -227,6 +228,21 @@ def test_a_cell_that_fails_leaves_the_others(tmp_path):
   )
   assert tally.run == 2 and list(tally.failed) == ['seed_1']
   assert 'seed_1 failed: the loss is not finite at step 3.' in said
+
+
+def test_a_cell_that_does_not_fit_into_memory_leaves_the_others(tmp_path):
+  def train(config, workdir):
+    if config.seed < 2:
+      kind = 'RESOURCE_EXHAUSTED' if config.seed else 'INTERNAL'
+      raise jax.errors.JaxRuntimeError(f'{kind}: of 8 GiB.\nMore about it.')
+    return worker.train_slowly(0.0, config, workdir)
+
+  bug, *others = worker.make_cells(3)
+  tally = cells.run_missing(others, tmp_path, tmp_path / 'out', train=train)
+  sentence = 'memory does not suffice (RESOURCE_EXHAUSTED: of 8 GiB).'
+  assert tally == cells.Tally(1, [], {'seed_1': sentence}, None)
+  with pytest.raises(jax.errors.JaxRuntimeError):
+    cells.run_missing([bug], tmp_path, tmp_path / 'out', train=train)
 
 
 def test_an_interrupted_cell_is_not_recorded_and_ends_the_call(tmp_path):
