@@ -68,6 +68,10 @@ def parse(argv):
     if not values[name].present:
       raise FlagError(f'--{name} is needed; --help tells more.')
   try:
+    processes.check_folders(workdir=values.workdir)
+  except ValueError as error:
+    raise FlagError(error) from error
+  try:
     values.config.to_dict()
   except OSError as error:
     raise FlagError(_explain(error, argv)) from error

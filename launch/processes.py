@@ -18,6 +18,13 @@ def define_flags(flag_values=flags.FLAGS):
   flags.DEFINE_bool('traceback', False, 'Show where an error arose.', **options)
 
 
+def check_folders(**folders):
+  """Raises ValueError for an empty path, which would mean the current folder."""
+  for name, path in folders.items():
+    if not path:  # As that of a variable of the shell that is not set.
+      raise ValueError(f'--{name} must not be empty.')
+
+
 def run(values, batch_size, work):
   """Joins the other processes, if there are any, and works.
 

@@ -240,6 +240,7 @@ def main(argv):
   try:
     if argv[1:]:
       raise ValueError(f'there are no arguments but flags; got {argv[1]!r}.')
+    processes.check_folders(workdir=values.workdir, output=values.output)
     found = entries(path, values.sweep)
   except ValueError as error:
     print(error, file=sys.stderr)

@@ -535,6 +535,7 @@ def run(argv):
   """Does what the flags say; returns the exit status."""
   if argv[1:]:
     raise ValueError(f'there is an argument that is no flag: {argv[1]}.')
+  processes.check_folders(workdir=_WORKDIR.value, output=_OUTPUT.value)
   module = load(_PAPER.value)
   output = files.expand(_OUTPUT.value) / _PAPER.value
   names = list(module.TABLES) if _TABLE.value == 'all' else [_TABLE.value]

@@ -78,6 +78,7 @@ WORKDIR = '--workdir=nowhere'
   [
     ([], '--config is needed'),
     ([CONFIG], '--workdir is needed'),
+    ([CONFIG, '--workdir='], '--workdir must not be empty'),
     (
       [f'{CONFIG}:magic', WORKDIR],
       "the toy has the variants device, host, resident; got 'm",

@@ -348,6 +348,9 @@ def test_the_command_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
       flags.FLAGS(['tables', *options])
       return tables.run(['tables'])
 
+  for name in ('workdir', 'output'):
+    with pytest.raises(ValueError, match=f'^--{name} must not be empty.$'):
+      run('--table=1', '--seeds=2', '--dry_run', f'--{name}=')
   assert run('--table=1', '--seeds=2', '--dry_run') == 0
   assert '4 cells; 0.0 h to do on one such machine, and 4' in capsys.readouterr().out
   assert run('--table=1', '--seeds=2', '--nodry_run') == 128 + 15
