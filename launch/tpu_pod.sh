@@ -22,7 +22,7 @@
 #   bash launch/tpu_pod.sh .venv/bin/python -m launch.tables --distributed \
 #     --paper=image_graph_image --table=1 --scale=paper --workdir=DIR --output=DIR/results
 # The same command goes on after a host was lost or preempted. To stop and save:
-#   bash launch/tpu_pod.sh pkill -TERM -f launch.
+#   bash launch/tpu_pod.sh pkill -TERM -f '^[^ ]*python[^ ]* -m launch[.]'
 set -euo pipefail
 if [ $# = 0 ]; then
   echo 'Name the command for the hosts: bash launch/tpu_pod.sh COMMAND...' >&2

@@ -93,7 +93,7 @@ def test_slurm_is_told_its_options_before_the_first_command():
 
 
 def test_a_tpu_host_gets_the_command_word_by_word(ask):
-  given = [e for e in examples('launch/tpu_pod.sh', 'bash') if '-m' in e]
+  given = [e for e in examples('launch/tpu_pod.sh', 'bash') if 'python' in e[2]]
   example, table = given
   assert 'launch.tables' in table and '--distributed' in table
   words, done = ask(example, 'gcloud', TPU='slice', ZONE='zone')
@@ -109,6 +109,19 @@ def test_a_tpu_host_gets_the_command_word_by_word(ask):
   assert subprocess.check_output(['bash', '-c', script], text=True) == (
     "two words|it's|$HOME||"
   )
+
+
+def test_on_a_tpu_host_the_training_alone_is_told_to_stop(ask):
+  (stop,) = [e for e in examples('launch/tpu_pod.sh', 'bash') if e[2] == 'pkill']
+  words, _ = ask(stop, 'gcloud')
+  *_, pattern = shlex.split(words[-1].removeprefix('--command='))
+  table, training = '.venv/bin/python -m launch.tables --distributed', 'launch.main --a'
+  for line in (table, f'python3.12 -m {training}', f'/usr/bin/python3 -m {training}'):
+    assert re.search(pattern, line)
+  # The shell that waits for it, someone's editor, and the command itself.
+  shell = f'bash -c cd img2graph && {table}'
+  for line in (shell, 'vim launch/main.py', 'python -m pytest tests/launch', words[-1]):
+    assert not re.search(pattern, line)
 
 
 def test_a_tpu_host_is_not_bothered_without_a_command(ask):
