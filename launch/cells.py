@@ -367,7 +367,13 @@ def _follow(cells, workdir, train, train_seeds):
       if parallel.stop_agreed(False):
         return Tally(0, [], {}, int(signal.SIGTERM))
       continue
-    group = [named[name] for name in names.split('\n')]
+    names = names.split('\n')
+    if missing := [name for name in names if name not in named]:
+      raise errors.UserError(
+        f'the first process is at {missing[0]}, of which this one does not know: the '
+        'command must be the same in all processes.'
+      )
+    group = [named[name] for name in names]
     for results in _train(group, workdir, train, train_seeds):
       if isinstance(results, dict) and 'interrupted' in results:
         return Tally(0, [], {}, results['interrupted'])

@@ -18,6 +18,7 @@ import pytest
 from img2graph import files
 from img2graph.training import errors
 from img2graph.training import interrupt
+from img2graph.training import parallel
 from launch import cells
 from tests.launch import worker
 
@@ -96,6 +97,17 @@ def test_processes_that_wait_for_others_stop_when_one_is_told_to(tmp_path):
   tallies = [json.loads(text.splitlines()[-1]) for text in shown]
   assert [t['interrupted'] for t in tallies] == 2 * [signal.SIGTERM]
   assert len(cells.read(tmp_path / 'out.jsonl')) == tallies[0]['run'] == 1
+
+
+def test_a_process_with_other_cells_than_the_first_one_says_so(tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'is_first', lambda: False)
+  monkeypatch.setattr(parallel, 'first_tells', lambda text: 'seed_1\nseed_2')
+  seen = []
+  with pytest.raises(errors.UserError, match='at seed_2, .* the same in all processes'):
+    cells.run_missing(
+      worker.make_cells(2), tmp_path, tmp_path / 'out', train=_train(seen)
+    )
+  assert not seen
 
 
 def test_a_claim_holds_once_until_it_ends(tmp_path):
