@@ -161,7 +161,9 @@ def shuffled(
     ) from None
   part = _LoadPart(load, seed, process_index * local, local)
   # Shuffled numbers are batched before anything is loaded.
-  order = grain.MapDataset.range(size).shuffle(seed=seed % 2**32)
+  # The shuffling adds the epoch to its seed: seeds side by side would share orders.
+  (scattered,) = np.random.SeedSequence(seed).generate_state(1)
+  order = grain.MapDataset.range(size).shuffle(seed=int(scattered))
   # Without end would be longer than a length can be, if a batch is a single example.
   order = order.repeat(2**62 // size)
   batches = order.batch(batch_size).map_with_index(part)

@@ -32,6 +32,14 @@ def test_every_epoch_has_every_example_once_in_another_order():
   assert first != second
 
 
+def test_seeds_side_by_side_share_no_order():
+  orders = set()
+  for seed in range(3):
+    stream = streams.shuffled(_load, 7, seed=seed, batch_size=7)
+    orders |= {tuple(_all([next(stream)])) for _ in range(3)}
+  assert len(orders) == 9
+
+
 @pytest.mark.parametrize('size', [1, 3])
 def test_a_batch_may_be_one_example(size):
   stream = streams.shuffled(
