@@ -4,14 +4,14 @@
       --torch_python=PYTHON --steps=400 --output=FILE
 
 The archive is one with points (`data/photo_archive.py`); the config is
-configs/autolink.py:tuned,AT, AT cpu or gpu. Both train on the same images for the same
-number of steps, with the same batch size and loss, one after the other in this one run:
-with --vgg, VGG16's weights, the paper's loss, else the fallback with the same random
-features (not with --at=gpu). A regression from keypoints to points is fitted on the
-part 'fit' and judged on the part 'test'. Written are the errors with and without a bias
-(`metrics/keypoints.py`), in percent of the archive's scale, beside those of keypoints
-at random fixed places, and seconds per step (the median of theirs, the mean of ours
-after compilation).
+configs/autolink.py:tuned,AT, AT cpu (with --vgg cpu_vgg) or gpu. Both train on the same
+images for the same number of steps, with the same batch size and loss, one after the
+other in this one run: with --vgg, VGG16's weights, the paper's loss, else the fallback
+with the same random features (not with --at=gpu). A regression from keypoints to points
+is fitted on the part 'fit' and judged on the part 'test'. Written are the errors with
+and without a bias (`metrics/keypoints.py`), in percent of the archive's scale, beside
+those of keypoints at random fixed places, and seconds per step (the median of theirs,
+the mean of ours after compilation).
 
 An archive without points, of some classes of its own by --classes, is judged by what
 the method is trained for: the mean difference of the pixels that were hidden from those
@@ -60,7 +60,8 @@ _TRUTH = ('points', 'visible', 'scale')
 
 def make_config(options):
   """The config of our run."""
-  config = autolink.get_config(f'tuned,{options.at}')
+  at = 'cpu_vgg' if options.vgg and options.at == 'cpu' else options.at
+  config = autolink.get_config(f'tuned,{at}')
   config.seed = options.seed
   config.train_steps = options.steps
   if options.batch_size:

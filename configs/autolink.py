@@ -7,8 +7,9 @@
 
 "AutoLink", He, Wandt & Rhodin 2022; docs/autolink.md tells what to change for a folder
 of one's own. A variant for each data set of the paper, with its number of keypoints and
-its edges as published (`PUBLISHED`); `cpu`, and `cpu_vgg`, the same with the paper's
-loss at 64 pixels, which needs vgg16.npz and finds far more; `figures`, `smoke` (tests).
+its edges as published (`PUBLISHED`); `cpu`, and `cpu_vgg`, half as wide and with the
+paper's loss at 64 pixels, which needs vgg16.npz and finds far more; `figures`, `smoke`
+(tests).
 
 The tables of the paper, `python -m launch.tables --paper=autolink`: RECIPE,SCALE with
 the recipes `general`, one thickness for all data sets, and `tuned`, and the scales
@@ -127,11 +128,14 @@ def get_config(variant='celeba_wild'):
   c.optim.schedule = 'cosine'
   c.eval_every = c.checkpoint_every = c.panel_every = 500
   if variant in ('cpu', 'cpu_vgg'):
-    # Photographs want a wider network, and fewer steps of it.
-    c.method.detector = dict(down=(32, 64, 128, 256), up=(128, 64))
-    c.method.inpainter.features = (32, 64, 128, 128)
+    # Photographs want a wider network, and fewer steps of it: without features that
+    # know photographs, as wide as the paper's.
+    c.method.detector = dict(down=(64, 128, 256, 512), up=(256, 128))
+    c.method.inpainter.features = (64, 128, 256, 512)
     c.train_steps = 2000
     if variant == 'cpu_vgg':
+      c.method.detector = dict(down=(32, 64, 128, 256), up=(128, 64))
+      c.method.inpainter.features = (32, 64, 128, 128)
       c.method.loss = dict(kind='perceptual', weights='vgg16.npz', side=c.method.side)
   if variant == 'figures':
     c.data = dict(source='figures', side=64, missing=0.0)  # Limbs, see data/figures.py.

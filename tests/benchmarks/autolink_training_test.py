@@ -1,5 +1,6 @@
 """Tests of benchmarks/autolink_training.py."""
 
+import argparse
 from unittest import mock
 
 import jax
@@ -35,3 +36,20 @@ def test_fixed_keypoints_look_at_no_image():
   nodes = np.asarray(jax.jit(method.predict)(variables, images).nodes)
   np.testing.assert_array_equal(nodes, nodes[:1].repeat(3, axis=0))
   assert np.ptp(nodes, axis=1).min() > 0.1 and np.abs(nodes).max() < 1
+
+
+@pytest.mark.parametrize('vgg, variant', [('vgg16.npz', 'cpu_vgg'), (None, 'cpu')])
+def test_the_network_is_that_of_the_variant_with_the_loss(vgg, variant):
+  options = argparse.Namespace(
+    at='cpu', seed=0, steps=2, batch_size=None, vgg=vgg, vgg_side=None, keypoints=8
+  )
+  vars(options).update(archive='a.npz', scale='', split_by='', flip=True, classes=())
+  options.overrides = '{}'
+  config = autolink_training.make_config(options)
+  assert config.method == autolink.get_config(variant).method
+
+
+def test_without_vgg_networks_are_as_wide_as_the_papers():
+  paper, here = (autolink.get_config(v).method for v in ('celeba_wild', 'cpu'))
+  assert here.detector == paper.detector
+  assert here.inpainter.features == paper.inpainter.features[:4]
