@@ -37,9 +37,11 @@ def match_distances(distance, *, max_distance):
   if distance.size == 0:
     return assign
   allowed = distance <= max_distance + TOLERANCE
-  # An allowed pair costs at most 1, so one more pair outweighs all distances.
+  # An allowed pair costs at most 1, so one more pair outweighs all distances. The limit
+  # itself may be infinite.
+  longest = distance.max(where=allowed, initial=0) or 1.0
   forbidden = 10.0 * (min(distance.shape) + 1)
-  cost = np.where(allowed, distance / max_distance, forbidden)
+  cost = np.where(allowed, distance / longest, forbidden)
   rows, columns = optimize.linear_sum_assignment(cost)
   kept = allowed[rows, columns]
   assign[rows[kept]] = columns[kept]

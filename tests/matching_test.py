@@ -61,6 +61,14 @@ def test_scaling_nodes_and_limit_changes_nothing():
   np.testing.assert_array_equal(actual, expected)
 
 
+def test_without_a_limit_the_nearest_still_match():
+  rng = np.random.default_rng(0)
+  true_nodes, pred_nodes = rng.uniform(size=(2, 9, 2))
+  expected = matching.match_nodes(true_nodes, pred_nodes, max_distance=2)
+  actual = matching.match_nodes(true_nodes, pred_nodes, max_distance=np.inf)
+  np.testing.assert_array_equal(actual, expected)
+
+
 def test_swapping_the_sides_gives_the_same_pairs():
   rng = np.random.default_rng(1)
   true_nodes, pred_nodes = rng.uniform(size=(7, 2)), rng.uniform(size=(10, 2))
