@@ -125,7 +125,9 @@ def draw_edges(
   batch, edges = start.shape[:2]
   if batch == 0 or edges == 0:
     return jnp.zeros((batch, height, width), start.dtype)
-  style = _Style(height, width, profile, softness * 2 / np.sqrt(height * width))
+  # A number of Python's, since one of numpy's makes all float64 where that is enabled.
+  border = float(softness * 2 / np.sqrt(height * width))
+  style = _Style(height, width, profile, border)
   draw = {'max': _draw_max, 'sum': _draw_sum, 'soft_or': _draw_soft_or}[compose]
   return draw(style, start, end, weight, thickness)
 

@@ -196,8 +196,10 @@ def draw_templates(
       f'half_width must be positive and fill in (0, 1]; got {half_width} and {fill}.'
     )
   # The geometric mean of both sides of a pixel, as in `segments`.
-  pixel = 2 / np.sqrt(height * width)
-  theta = edge_transform(start, end, half_width * pixel / fill, shortest=pixel)
+  # A number of Python's, since one of numpy's makes all float64 where that is enabled.
+  pixel = float(2 / np.sqrt(height * width))
+  half_extent = float(half_width * pixel / fill)
+  theta = edge_transform(start, end, half_extent, shortest=pixel)
 
   @jax.checkpoint
   def copy(theta, weight):

@@ -369,6 +369,20 @@ def test_not_a_number_is_not_hidden(compose):
   assert np.isnan(image).all()
 
 
+@pytest.mark.parametrize('profile, compose', STYLES)
+def test_float32_stays_so_where_float64_is_enabled(profile, compose):
+  ends = np.array([[[-0.5, -0.5], [0.5, 0.5]]], np.float32)
+  with jax.enable_x64(True):
+    draw = functools.partial(
+      rendering.draw_edges, height=6, width=5, profile=profile, compose=compose
+    )
+    image, pull = jax.vjp(
+      lambda start: draw(start, -ends, np.ones(2, np.float32), thickness=0.1), ends
+    )
+    (grad,) = pull(jnp.ones_like(image))
+  assert image.dtype == grad.dtype == np.float32
+
+
 @pytest.mark.parametrize('compose', ['max', 'soft_or'])
 def test_vmap_equals_a_loop(compose):
   sets = random_edges(1, 2, 5), random_edges(2, 2, 5)

@@ -224,6 +224,16 @@ def test_no_edges_give_an_empty_image():
   np.testing.assert_array_equal(draw(no_edges, no_edges, jnp.zeros(0)), 0)
 
 
+def test_float32_stays_so_where_float64_is_enabled():
+  ends = np.array([[[-0.5, -0.5], [0.5, 0.5]]], np.float32)
+  template = rendering.line_template(8)
+  with jax.enable_x64(True):
+    image = rendering.draw_templates(
+      template, ends, -ends, np.ones(2, np.float32), height=6, width=5, half_width=1
+    )
+  assert image.dtype == np.float32
+
+
 def test_memory_does_not_grow_with_the_edges():
   def temp_size(edges):
     shapes = [(8, edges, 2), (8, edges, 2), (8, edges)]
