@@ -203,10 +203,12 @@ def drop_absent(graph, threshold=0.5, node_threshold=None):
   """
   check(graph)
   node, edge = _present(graph, threshold, node_threshold)
+  xp = _namespace(graph)
+  # Not a product: what is absent may lie anywhere, even at NaN.
   return Graph(
-    nodes=graph.nodes * node[..., None],
-    node_prob=graph.node_prob * node,
-    edge_prob=graph.edge_prob * edge,
+    nodes=xp.where(node[..., None], graph.nodes, 0),
+    node_prob=xp.where(node, graph.node_prob, 0),
+    edge_prob=xp.where(edge, graph.edge_prob, 0),
   )
 
 

@@ -461,6 +461,18 @@ def test_shapes_are_checked_while_tracing():
     graph_lib.to_lists(graph)
 
 
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_what_is_absent_is_dropped_even_where_it_is_no_number(xp):
+  graph = graph_lib.Graph(
+    xp.asarray([[np.nan, 0.2], [0.3, 0.4], [0.5, 0.6]]),
+    xp.asarray([0.0, 0.9, 0.8]),
+    xp.asarray([[0, np.nan, 0], [np.nan, 0, 0.7], [0, 0.7, 0]]),
+  )
+  found = graph_lib.drop_absent(graph)
+  chex.assert_tree_all_finite(found)
+  chex.assert_trees_all_equal_shapes_and_dtypes(found, graph)
+
+
 def test_what_is_absent_is_dropped_and_the_rest_stays_in_its_slot():
   graph = graph_lib.Graph(
     np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32),
