@@ -47,6 +47,7 @@ _STAIRS = 1.13
 _INK_SHARE = 0.4
 # A graph explains a drawing if so much of its ink lies beside an edge, that near, in
 # sides. Letters need no edge: what is smaller than this, in sides, does not count.
+# Sides are the longer ones, but of a strip narrower than that the shorter.
 _EXPLAINED = 0.88
 _REACH = 0.02
 _LEAST_PART = 1 / 16
@@ -198,6 +199,9 @@ def is_explained(ink, lines, nodes, edges):
     edges: `[E, 2]` int.
   """
   extent = max(ink.shape)
+  if min(ink.shape) < _LEAST_PART * extent:
+    # In a strip nothing would count, and each line along it would explain it all.
+    extent = min(ink.shape)
   points = _inked(ink, lines.level / 2, least=_LEAST_PART * extent)
   reach = _REACH * extent + lines.width / 2
   near = np.zeros(len(points), bool)

@@ -377,6 +377,29 @@ def test_a_graph_explains_the_ink_beside_its_edges(shape):
   assert tiles.is_explained(nothing, tiles.measure(nothing), *empty)
 
 
+@pytest.mark.parametrize('upright', [False, True])
+def test_a_line_does_not_explain_a_long_row_of_drawings(upright):
+  ink = np.zeros((80, 2000), np.float32)
+  squares = []
+  for left in range(20, 1900, 120):
+    ink[10:70, left : left + 60] = 1
+    ink[13:67, left + 3 : left + 57] = 0
+    low, high = left + 1.5, left + 58.5
+    corners = [(low, 11.5), (high, 11.5), (high, 68.5), (low, 68.5)]
+    squares += zip(corners, corners[1:] + corners[:1], strict=True)
+  middle = [((20, 40), (1880, 40))]
+  ink = ink.T if upright else ink
+
+  def explained(lines_of_graph):
+    nodes = np.reshape(lines_of_graph, (-1, 2)).astype(float)
+    nodes = nodes[:, ::-1] if upright else nodes
+    edges = np.arange(len(nodes)).reshape(-1, 2)
+    return tiles.is_explained(ink, tiles.measure(ink), nodes, edges)
+
+  assert explained(squares)
+  assert not explained(middle)
+
+
 def test_noise_and_specks_are_no_ink():
   ink = draw([(20, 20, 150, 190)], 3, (200, 500))
   rng = np.random.default_rng(0)
