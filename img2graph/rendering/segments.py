@@ -46,6 +46,7 @@ Letters: B batch, E edges, H W image, P = H*W pixels.
 """
 
 import functools
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -158,8 +159,9 @@ def draw_graph(
   """
   graph_lib.check(graph)
   lead, capacity = graph.nodes.shape[:-2], graph.capacity
-  nodes = jnp.asarray(graph.nodes).reshape(-1, capacity, 2)
-  prob = jnp.asarray(graph.edge_prob).reshape(-1, capacity, capacity)
+  batch = math.prod(lead)
+  nodes = jnp.asarray(graph.nodes).reshape(batch, capacity, 2)
+  prob = jnp.asarray(graph.edge_prob).reshape(batch, capacity, capacity)
   senders, receivers = geometry.node_pairs(capacity)
   weight = geometry.matrix_to_pairs(prob)
   image = draw_edges(

@@ -507,5 +507,6 @@ def test_graph_is_drawn_edge_by_edge():
   np.testing.assert_allclose(image, expected[..., None], atol=1e-6)
   single = draw_graph(jax.tree.map(lambda x: x[0], graph))
   chex.assert_shape(single, (10, 12, 1))
-  empty = rendering.draw_graph(graph_lib.empty((3,), 1), **options)
-  np.testing.assert_array_equal(empty, np.zeros((3, 10, 12, 1)))
+  for capacity in (0, 1):
+    empty = rendering.draw_graph(graph_lib.empty((3,), capacity), **options)
+    np.testing.assert_array_equal(empty, np.zeros((3, 10, 12, 1)))
