@@ -46,10 +46,12 @@ _STAIRS = 1.13
 # Ink is what exceeds this share of its level.
 _INK_SHARE = 0.4
 # A graph explains a drawing if so much of its ink lies beside an edge, that near, in
-# sides. Letters need no edge: what is smaller than this, in sides, does not count.
-# Sides are the longer ones, but of a strip narrower than that the shorter.
+# sides of the drawing, or as near as this in sides of the image. Letters need no edge:
+# what is smaller than this, in sides, does not count, unless all is. The side of a
+# strip is its shorter one.
 _EXPLAINED = 0.88
 _REACH = 0.02
+_LEAST_REACH = 0.012
 _LEAST_PART = 1 / 16
 # The ink is looked at on at most so many pixels a side, at most so many of them inked.
 _SEEN_SIDE = 1024
@@ -203,7 +205,8 @@ def is_explained(ink, lines, nodes, edges):
     # In a strip nothing would count, and each line along it would explain it all.
     extent = min(ink.shape)
   points = _inked(ink, lines.level / 2, least=_LEAST_PART * extent)
-  reach = _REACH * extent + lines.width / 2
+  drawn = min(extent, np.ptp(points, axis=0).max()) if len(points) else 0
+  reach = max(_REACH * drawn, _LEAST_REACH * extent) + lines.width / 2
   near = np.zeros(len(points), bool)
   for start, end in zip(nodes[edges[:, 0]], nodes[edges[:, 1]], strict=True):
     edge = end - start
@@ -214,15 +217,24 @@ def is_explained(ink, lines, nodes, edges):
 
 
 def _inked(ink, level, *, least):
-  """`[n, 2]`: (x, y) of pixels above a level, of pieces of that size and larger."""
+  """`[n, 2]`: (x, y) of pixels above a level, of pieces of that size and larger.
+
+  Where no piece is that large, of all that are not far smaller than the largest.
+  """
   shrunk = -(-max(ink.shape) // _SEEN_SIDE)
   rows, columns = (np.arange(0, length, shrunk) for length in ink.shape)
   largest = np.maximum.reduceat(np.maximum.reduceat(ink, rows), columns, axis=1)
   pieces, _ = scipy.ndimage.label(largest > level, np.ones((3, 3)))
-  large = [False]
-  for box in scipy.ndimage.find_objects(pieces):
-    large.append(max(part.stop - part.start for part in box) * shrunk >= least)
-  y, x = np.nonzero(np.array(large)[pieces])
+  sizes = np.array(
+    [0]
+    + [
+      max(part.stop - part.start for part in box) * shrunk
+      for box in scipy.ndimage.find_objects(pieces)
+    ]
+  )
+  if sizes.max() < least:
+    least = max(_LEAST_PART * sizes.max(), 1)
+  y, x = np.nonzero((sizes >= least)[pieces])
   points = np.stack([x, y], axis=-1)[:: max(1, len(x) // _SEEN_POINTS)]
   return (points + 0.5) * shrunk
 

@@ -367,14 +367,25 @@ def test_a_graph_explains_the_ink_beside_its_edges(shape):
     return tiles.is_explained(ink, lines, nodes, edges)
 
   assert explained(house)
-  assert explained(house, (0.015, -0.015))
+  assert explained(house, (0.01, -0.01))
   assert not explained(house, (0.04, 0.04))
   assert not explained(house[:3])
   assert not explained(house[:0])
-  nothing = np.zeros(shape, np.float32)
-  nothing[-extent // 20 :, : extent // 20] = 1
-  empty = np.zeros((0, 2)), np.zeros((0, 2), int)
-  assert tiles.is_explained(nothing, tiles.measure(nothing), *empty)
+
+
+def test_a_small_drawing_on_a_large_sheet_has_to_be_explained():
+  house = np.array([(0, 0, 60, 0), (60, 0, 60, 60), (60, 60, 0, 60), (0, 60, 0, 0)])
+  ink = draw(house + [300, 200, 300, 200], 3, (1200, 1000))
+  lines = tiles.measure(ink)
+
+  def explained(lines_of_graph):
+    nodes = np.reshape(lines_of_graph, (-1, 2)) + [300.0, 200.0]
+    return tiles.is_explained(ink, lines, nodes, np.arange(len(nodes)).reshape(-1, 2))
+
+  assert explained(house) and explained(house + 8)
+  assert not explained(house[:2])
+  assert not explained([(0, 30, 60, 30)])
+  assert not explained(house[:0])
 
 
 @pytest.mark.parametrize('upright', [False, True])
