@@ -44,6 +44,9 @@ _AHEAD = 4
 # Tiles at a time, whatever the number of images: one size compiles once.
 _TILES = 16
 
+# A graph is judged by its ink while its chords are no coarser than this.
+_CLOSELY = 0.01
+
 # Pixels of images that wait for another look; with more, a batch is not waited for.
 _HELD = 2**25
 
@@ -183,11 +186,13 @@ class Predictor:
       return self._tiled(ink, side, on_tiles=functools.partial(tell, tag), **options)
 
     def finish(group):
+      doubtful = [entry for entry in group if entry[0][1] is not None]
+      close = run(doubtful, tolerance=min(tolerance, _CLOSELY)) if doubtful else None
       for (tag, doubt), document in run(group):
         if doubt is not None:
           ink, choice = doubt
-          graph = document.nodes_px, document.edges
-          if not tiles.is_explained(ink, choice.lines, *graph):
+          _, fine = next(close)
+          if not tiles.is_explained(ink, choice.lines, fine.nodes_px, fine.edges):
             document = tiled(tag, ink, choice.side)
         yield tag, document
 

@@ -471,6 +471,19 @@ def test_one_piece_that_leaves_much_ink_is_looked_at_in_tiles():
   assert len(found[1].nodes_px) > len(predictor.predict(inks, tile=None)[1].nodes_px)
 
 
+def test_a_graph_explains_the_ink_however_coarse_its_chords():
+  x = np.array([50, 300, 550])
+  zigzag = np.stack([x, 300 + 30 * (-1) ** np.arange(len(x))], axis=1)
+  ink = tiles_test.draw(
+    np.concatenate([zigzag[:-1], zigzag[1:]], axis=1), 2, (600, 600)
+  )
+  predictor = predict._predictor(None)
+  for tolerance, count in ((0.03, len(x)), (0.2, 2)):
+    (found,) = predictor.predict([ink], tolerance=tolerance)
+    assert len(found.nodes_px) == count
+    assert [found] == predictor.predict([ink], tile=None, tolerance=tolerance)
+
+
 @pytest.mark.parametrize('held', [2**25, 100_000])
 def test_whoever_is_looked_at_once_more_keeps_its_tag(predictor, monkeypatch, held):
   # This method joins the first dot of ink to the last, which one stroke is.
