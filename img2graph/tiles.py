@@ -182,7 +182,7 @@ def choose(ink, canvas):
   if extent <= canvas:
     return None
   lines = measure(ink)
-  if lines is None:
+  if lines is None or not lines.length:  # Nothing, or ink all over.
     return None
   side = min(lines.width / _LINE_WIDTH * canvas, _MANY_LINES / lines.density)
   side = canvas * max(1, round(side / canvas))

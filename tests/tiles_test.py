@@ -327,6 +327,13 @@ def test_a_blot_of_many_lines_is_long():
   assert lines.length == pytest.approx(512**2 / 3 * 2**0.5, rel=0.3)
 
 
+@pytest.mark.parametrize('shape', [(300, 300), (513, 513), (1, 5000), (700, 2)])
+def test_ink_all_over_is_no_line(shape):
+  ink = np.ones(shape, np.float32)
+  assert tiles.measure(ink).length == 0
+  assert tiles.choose(ink, 128) is None
+
+
 def test_tiles_are_for_many_lines():
   canvas = 64
   triangle = [(20, 30, 570, 80), (570, 80, 200, 560), (200, 560, 20, 30)]
