@@ -44,7 +44,7 @@ _AHEAD = 4
 # Tiles at a time, whatever the number of images: one size compiles once.
 _TILES = 16
 
-# A graph is judged by its ink while its chords are no coarser than this.
+# A graph is judged by its ink unrefined, while its chords are no coarser than this.
 _CLOSELY = 0.01
 
 # Pixels of images that wait for another look; with more, a batch is not waited for.
@@ -187,7 +187,8 @@ class Predictor:
 
     def finish(group):
       doubtful = [entry for entry in group if entry[0][1] is not None]
-      close = run(doubtful, tolerance=min(tolerance, _CLOSELY)) if doubtful else None
+      plainly = dict(tolerance=min(tolerance, _CLOSELY), refine=0)
+      close = run(doubtful, **plainly) if doubtful else None
       for (tag, doubt), document in run(group):
         if doubt is not None:
           ink, choice = doubt

@@ -487,6 +487,7 @@ def test_a_graph_explains_the_ink_however_coarse_its_chords():
 @pytest.mark.parametrize('held', [2**25, 100_000])
 def test_whoever_is_looked_at_once_more_keeps_its_tag(predictor, monkeypatch, held):
   # This method joins the first dot of ink to the last, which one stroke is.
+  steps = []
   strokes = [(20, 20, 480, 60), (60, 480, 480, 300)]
   inks = [
     tiles_test.draw(strokes[:count], 2, (500, size))
@@ -501,12 +502,20 @@ def test_whoever_is_looked_at_once_more_keeps_its_tag(predictor, monkeypatch, he
     tiled.append(ink.shape[1])
     return 'in tiles', side
 
+  def graphs_of(group, *, refine, **options):
+    steps.extend(refine for _ in group)
+    return found_graphs(group, refine=refine, **options)
+
+  found_graphs = predictor._graphs
+  monkeypatch.setattr(predictor, '_graphs', graphs_of)
   monkeypatch.setattr(predictor, '_tiled', in_tiles)
   monkeypatch.setattr(
     predict.decoding, 'decode_better', lambda graph, *rest, **options: graph
   )
   tagged = [('same', ink) for ink in inks]
-  found = list(predictor.stream(tagged, batch_size=4))
+  found = list(predictor.stream(tagged, batch_size=4, refine=3))
+  # Each is refined once, and judged as it was before.
+  assert sorted(steps) == 6 * [0] + 6 * [3]
   assert sorted(tiled) == [490, 500, 510]
   assert [tag for tag, _ in found] == 6 * ['same']
   whole = [d for _, d in found if isinstance(d, formats.Document)]
